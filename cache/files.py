@@ -1,0 +1,159 @@
+"""Digests of files by what stat says of them, as git's index has them: an unchanged context is never read again.
+
+A file whose times lie within a clock tick of its reading may change once more without its times changing. Its digest
+is not kept, so that it is read again (git calls such an entry racy).
+"""
+
+import hashlib
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from cache.db import Database
+from layers.digest import Digest
+from layers.errors import StoreError
+
+_TICK_NS = 10_000_000
+"""Linux stamps files with the time of the last timer tick, which comes every 1 to 10 ms."""
+
+_COARSE_TICK_NS = 2_000_000_000
+"""File systems that keep whole seconds only; FAT even every second one."""
+
+_SECOND_NS = 1_000_000_000
+
+_BLOCK = 1 << 20
+
+_ROWS_TO_SPARE = 1000
+"""Rows of files that nobody asked for are dropped only when there are many: other targets may ask for them."""
+
+_RULES_KEPT = 4
+"""A folder may have several Dockerfiles, each with ignore rules of its own."""
+
+_FORGET_RULES = """
+DELETE FROM verdicts WHERE folder = ? AND rules NOT IN
+(SELECT rules FROM verdicts WHERE folder = ? ORDER BY used DESC LIMIT ?)
+"""
+
+_pack = struct.Struct("<QQqqq").pack
+
+
+def stamp_of(stat: os.stat_result) -> bytes:
+    """What must be the same for a file to be unchanged: device, inode, size, times of content and of inode."""
+    return _pack(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def hash_file(path: str) -> Digest:
+    """The SHA-256 digest of a file's bytes, read in blocks. A symbolic link is not followed: OSError (ELOOP)."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return _hash(fd)
+    finally:
+        os.close(fd)
+
+
+class FileTable:
+    """The digests and ignore verdicts of all folders that were ever a build context."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._database = database
+        self._clock = clock
+
+    def folder(self, path: str) -> "FolderTable":
+        """What is remembered of one folder; its real path names it."""
+        return FolderTable(self._database, os.path.realpath(path), self._clock)
+
+
+class FolderTable:
+    """What is remembered of the files of one folder. Loaded at the first question, kept by `save`."""
+
+    def __init__(self, database: Database, root: str, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._root = root
+        self._key = os.fsencode(root)
+        self._clock = clock
+        self._known: dict[bytes, tuple[bytes, str]] | None = None
+        self._asked: set[bytes] = set()
+        self._fresh: list[tuple[bytes, bytes, bytes, Digest]] = []
+
+    def digest(self, path: str, stat: os.stat_result) -> Digest:
+        """The digest of a file that has this stat now; read only if it is not known. OSError if it cannot be read.
+
+        `path` is relative to the folder, and its parents are no symbolic links.
+        """
+        if self._known is None:
+            self._known = self._load()
+        name = os.fsencode(path)
+        self._asked.add(name)
+        known = self._known.get(name)
+        if known and known[0] == stamp_of(stat):
+            return Digest(known[1])
+        return self._read(path)
+
+    def verdicts(self, rules: Digest) -> dict[str, int]:
+        """What one set of ignore rules says of paths that were seen before."""
+        rows = self._database.rows("SELECT listing FROM verdicts WHERE folder = ? AND rules = ?", (self._key, rules))
+        listing = json.loads(str(rows[0][0])) if rows else {}
+        return {path: int(verdict) for verdict, paths in listing.items() for path in paths}
+
+    def save(self) -> None:
+        """Keep the digests found out since the folder was loaded, in one transaction.
+
+        A table that cannot be written is no reason to end a build: the files are read again next time.
+        """
+        statements = []
+        gone = self._known.keys() - self._asked if self._known else frozenset()
+        if len(gone) > len(self._asked) + _ROWS_TO_SPARE:
+            statements.append(("DELETE FROM files WHERE folder = ? AND path = ?", [(self._key, name) for name in gone]))
+        if self._fresh:
+            statements.append(("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", self._fresh))
+        if statements:
+            with suppress(StoreError):
+                self._database.write(*statements)
+        self._fresh = []
+
+    def save_verdicts(self, rules: Digest, verdicts: Mapping[str, int]) -> None:
+        """Keep what a set of ignore rules says; of each folder the sets that were used last are kept."""
+        listing: dict[int, list[str]] = {}
+        for path, verdict in verdicts.items():
+            listing.setdefault(verdict, []).append(path)
+        row = (self._key, rules, json.dumps(listing), self._clock())
+        with suppress(StoreError):
+            self._database.write(
+                ("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?)", [row]),
+                (_FORGET_RULES, [(self._key, self._key, _RULES_KEPT)]),
+            )
+
+    def _load(self) -> dict[bytes, tuple[bytes, str]]:
+        rows = self._database.rows("SELECT path, stamp, digest FROM files WHERE folder = ?", (self._key,))
+        return {path: (stamp, digest) for path, stamp, digest in rows}  # type: ignore[misc]  # as the schema says
+
+    def _read(self, path: str) -> Digest:
+        """Hash a file, and remember the digest if a later change of the file is sure to show in its stat."""
+        started = self._clock()
+        fd = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            before = os.fstat(fd)
+            digest = _hash(fd)
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if stamp_of(before) == stamp_of(after) and not _is_racy(after, started):
+            self._fresh.append((self._key, os.fsencode(path), stamp_of(after), digest))
+        return digest
+
+
+def _is_racy(stat: os.stat_result, now: int) -> bool:
+    """Whether a change after `now` could leave the file's times as they are."""
+    whole_seconds = stat.st_mtime_ns % _SECOND_NS == 0 == stat.st_ctime_ns % _SECOND_NS
+    tick = _COARSE_TICK_NS if whole_seconds else _TICK_NS
+    return max(stat.st_mtime_ns, stat.st_ctime_ns) > now - tick
+
+
+def _hash(fd: int) -> Digest:
+    state = hashlib.sha256()
+    while block := os.read(fd, _BLOCK):
+        state.update(block)
+    return Digest("sha256:" + state.hexdigest())

@@ -1,0 +1,193 @@
+"""The state folder: everything that pybuild keeps on this machine, and the locks that let many builds share it.
+
+images/    an OCI image layout; names in its index.json
+trees/     unpacked layers, as overlay lower directories
+indexes/   what is in each layer, by diff_id
+locks/     empty files to lock, by what they stand for; they may stay for ever
+mounts/    what RUN --mount=type=cache keeps
+tmp/       what is being written; swept when its owner is gone
+cache.db   records, file digests
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from cache.db import Database
+from cache.files import FileTable
+from cache.records import Records
+from cache.trees import Trees, remove
+from layers.digest import Digest
+from layers.errors import StoreError
+from layers.index import IndexFormatError, LayerIndex
+from layers.layout import Layout
+from layers.oci import Descriptor
+
+_FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
+_LONG_UNWRITTEN = 3600.0
+"""Seconds after which a file in tmp/ has no writer any more: not all writers hold a lock on theirs."""
+
+_ELSEWHERE = "put the store elsewhere with --root or PYBUILD_ROOT"
+_HINTS = {
+    errno.ENOSPC: f"the disk is full: remove something, or {_ELSEWHERE}",
+    errno.EDQUOT: f"your share of the disk is full: remove something, or {_ELSEWHERE}",
+    errno.EROFS: f"the disk is read-only: {_ELSEWHERE}",
+    errno.EACCES: f"the store must be a folder of yours: {_ELSEWHERE}",
+    errno.EPERM: f"the store must be a folder of yours: {_ELSEWHERE}",
+    errno.ENOTDIR: f"the store must be a folder: {_ELSEWHERE}",
+    errno.EEXIST: f"the store must be a folder: {_ELSEWHERE}",
+}
+
+
+class Store:
+    """An open state folder. Opening costs a few system calls; what is expensive happens when it is asked for."""
+
+    def __init__(self, root: str) -> None:
+        """Open the folder, or create it for this user; StoreError if it cannot be written or is another user's."""
+        self.root = os.path.abspath(root)
+        _create(self.root)
+        self.database = Database(self._path("cache.db"))
+        self.layout = Layout(self._path("images"))
+        self.records = Records(self.database, self.layout)
+        self.files = FileTable(self.database)
+        self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
+        self._held: dict[str, int] = {}
+
+    @property
+    def note(self) -> str:
+        """One sentence for the person if the cache had to start empty; else empty."""
+        return self.database.note
+
+    def close(self) -> None:
+        """Remove the temporary folders of this process and let go of the database."""
+        for path, fd in self._held.items():
+            with suppress(StoreError):
+                remove(path)
+            _unlock(fd)
+        self._held.clear()
+        self.database.close()
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Only one holder of this name at a time, of all threads and builds; others wait.
+
+        The kernel frees the lock of a process that dies. A lock that is taken while it is held by the same thread
+        waits for ever.
+        """
+        path = self._path("locks", name.replace("/", "_"))
+        with _explained(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            _unlock(fd)
+
+    def temporary(self, prefix: str) -> str:
+        """A new private folder, on the same file system as all else here. It lives until this process ends."""
+        while True:
+            path = self._path("tmp", f"{prefix}-{os.urandom(6).hex()}")
+            with _explained(path):
+                os.mkdir(path, 0o700)
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.isdir(path):
+                self._held[path] = fd
+                return path
+            os.close(fd)  # a sweep of another process came between mkdir and flock
+
+    @contextmanager
+    def scratch(self, prefix: str) -> Iterator[str]:
+        """A temporary folder for the length of a block."""
+        path = self.temporary(prefix)
+        try:
+            yield path
+        finally:
+            remove(path)
+            _unlock(self._held.pop(path))
+
+    def sweep(self) -> None:
+        """Remove what builds that are no longer alive have left in tmp/.
+
+        What this process may not remove (files of subordinate ids, outside of their namespace) stays for one that may.
+        """
+        with os.scandir(self._path("tmp")) as entries:
+            leftovers = [entry.path for entry in entries]
+        for path in leftovers:
+            with suppress(StoreError, OSError):
+                _remove_if_abandoned(path)
+
+    def index_of(self, diff_id: Digest, descriptor: Descriptor) -> LayerIndex:
+        """What a layer holds: as it was kept, else read from the layer's blob."""
+        path = self._path("indexes", diff_id.hex)
+        with suppress(FileNotFoundError, IndexFormatError), open(path, "rb") as file:
+            return LayerIndex.parse(file.read())
+        # Not at the top: a build that is answered by the cache reads no layer.
+        from layers.layer import read_layer
+
+        with self.layout.open(descriptor) as blob:
+            index = read_layer(descriptor, diff_id, blob)
+        self.keep_index(diff_id, index)
+        return index
+
+    def keep_index(self, diff_id: Digest, index: LayerIndex) -> None:
+        """Keep what a layer holds, which was found out when the layer was written or fetched."""
+        path = self._path("indexes", diff_id.hex)
+        temporary = self._path("tmp", f"index-{os.urandom(6).hex()}")
+        with _explained(path), open(temporary, "xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(index.serialise())
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(temporary, path)
+
+    def _path(self, *parts: str) -> str:
+        return os.path.join(self.root, *parts)
+
+
+def _create(root: str) -> None:
+    """Make the folders that are missing; StoreError if that is not allowed or the store is another user's."""
+    with _explained(root):
+        os.makedirs(root, 0o700, exist_ok=True)
+        for name in _FOLDERS:
+            with suppress(FileExistsError):
+                os.mkdir(os.path.join(root, name), 0o700)
+        owner = os.stat(os.path.join(root, "tmp")).st_uid
+    if owner != os.geteuid():
+        # Two users in one store would leave files that the other can neither change nor remove.
+        raise StoreError(
+            f"the store {root} belongs to user {owner}, and this is user {os.geteuid()}",
+            hint="every user has a store of their own: name another folder with --root or PYBUILD_ROOT",
+        )
+
+
+def _remove_if_abandoned(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode) or status.st_mtime < time.time() - _LONG_UNWRITTEN:
+            remove(path)
+    except BlockingIOError:
+        pass  # its builder is alive
+    finally:
+        os.close(fd)
+
+
+def _unlock(fd: int) -> None:
+    # Said explicitly, since a forked process may hold a copy of the descriptor for a long time.
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{path} cannot be written: {reason}", hint=_HINTS.get(error.errno or 0, "")) from error

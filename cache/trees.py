@@ -1,0 +1,218 @@
+"""Unpacked layers: the lower directories of overlay mounts, by the diff_id of the layer.
+
+A tree belongs to the id mapping that made it: what root unpacked is owned by 0, what a user namespace unpacked by
+subordinate ids, what a namespace of a single id unpacked by that one. So each mapping has a folder of its own below
+`trees/`, and none ever meets the trees of another. Ask only after the namespaces of the build have been entered.
+
+A tree stands at its path only when it is whole: it is made elsewhere and renamed. Unlike blobs, trees are not flushed
+to disk, which could cost more than making them. A note beside each new tree says in which boot of the machine it was
+made; until `settle` has flushed it, a tree of an earlier boot may have lost data in a power cut and is made again.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from layers.digest import Digest
+from layers.errors import ImageError, StoreError
+from layers.layer import Layer
+from layers.layout import Layout
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_FRESH = ".fresh"
+_BLOCK = 1 << 20
+
+
+class Trees:
+    """The unpacked layers of one store."""
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        lock: Callable[[str], AbstractContextManager[None]],
+        scratch: Callable[[str], AbstractContextManager[str]],
+    ) -> None:
+        """`lock` makes all builds wait for each other; `scratch` gives a folder that is gone after the block."""
+        self._root = root
+        self._lock = lock
+        self._scratch = scratch
+
+    def path(self, diff_id: Digest) -> str:
+        """Where the tree of a layer is, or would be."""
+        return os.path.join(self._root, _mapping(), diff_id.hex)
+
+    def has(self, diff_id: Digest) -> bool:
+        """Whether the tree is there, whole."""
+        path = self.path(diff_id)
+        return os.path.isdir(path) and _is_trusted(path)
+
+    def ensure(self, layer: Layer, layout: Layout, lowers: Sequence[str]) -> str:
+        """The path of a layer's tree, which is unpacked from its blob if it is not there.
+
+        `lowers` are the trees of the layers below, lowest first: hard links may lead there. Builds that need the same
+        tree wait for the one that unpacks it. ImageError if the blob does not hold what its diff_id says.
+        """
+        path = self.path(layer.diff_id)
+        if self.has(layer.diff_id):
+            return path
+        with self._lock(f"tree-{layer.diff_id.hex}"):
+            if not self.has(layer.diff_id):
+                with self._scratch("tree") as scratch:
+                    folder = os.path.join(scratch, "tree")
+                    os.mkdir(folder, 0o755)
+                    _unpack(layer, layout, folder, lowers)
+                    self._place(folder, path, scratch)
+        return path
+
+    def adopt(self, diff_id: Digest, folder: str) -> str:
+        """Make a folder the tree of a layer: the upper directory of the step that made the layer.
+
+        `folder` must be on the store's file system. It is gone afterwards, also if the layer had a tree already.
+        """
+        path = self.path(diff_id)
+        with self._lock(f"tree-{diff_id.hex}"), self._scratch("tree") as scratch:
+            if self.has(diff_id):
+                os.rename(folder, os.path.join(scratch, "tree"))
+            else:
+                self._place(folder, path, scratch)
+        return path
+
+    def settle(self) -> None:
+        """Flush new trees to disk, so that they outlive a power cut. Takes what the disk needs; may be skipped."""
+        folder = os.path.join(self._root, _mapping())
+        if not os.path.isdir(folder):
+            return
+        notes = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(_FRESH)]
+        if notes:
+            _flush(folder)
+        for note in notes:
+            with suppress(FileNotFoundError):
+                os.unlink(note)
+
+    def _place(self, folder: str, path: str, scratch: str) -> None:
+        """Rename a whole tree to its path, after whatever stands there that cannot be trusted was moved away."""
+        try:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            if os.path.lexists(path):
+                os.rename(path, os.path.join(scratch, "doubtful"))
+            with open(path + _FRESH, "w", encoding="ascii") as note:
+                note.write(_boot())
+            os.rename(folder, path)
+        except OSError as error:
+            raise StoreError(f"the tree {path} cannot be kept: {error.strerror}") from error
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder with all that is below it, whatever the modes of its folders.
+
+    Folders are lifted out one by one and emptied beside `path`, so that no depth is too deep for names or stack.
+    StoreError if something belongs to an id that this process is not; what could be removed is gone then.
+    """
+    try:
+        if not os.path.isdir(path) or os.path.islink(path):
+            os.unlink(path)
+            return
+        lifted = [path]
+        count = 0
+        while lifted:
+            folder = lifted.pop()
+            os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                for entry in list(entries):
+                    if entry.is_dir(follow_symlinks=False):
+                        count += 1
+                        os.chmod(entry.path, 0o700)  # a folder that moves must be writable: its ".." changes
+                        os.rename(entry.path, f"{path}.{count}")
+                        lifted.append(f"{path}.{count}")
+                    else:
+                        os.unlink(entry.path)
+            os.rmdir(folder)
+    except FileNotFoundError:
+        return  # another process removes it as well
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be removed: {error.strerror}",
+            hint="files of subordinate ids can be removed only inside their user namespace",
+        ) from error
+
+
+def _unpack(layer: Layer, layout: Layout, folder: str, lowers: Sequence[str]) -> None:
+    # Not at the top: a build that is answered by the cache unpacks nothing.
+    from layers.compress import decompressed
+    from layers.unpack import unpack
+
+    with layout.open(layer.descriptor) as blob:
+        hashed = _Hashed(decompressed(blob))
+        unpack(io.BufferedReader(hashed, _BLOCK), folder, lowers=lowers)
+        digest = hashed.finish()
+    if digest != layer.diff_id:
+        raise ImageError(
+            f"layer {layer.descriptor.digest} unpacks to {digest}, and the image says {layer.diff_id}",
+            hint="the image is damaged or forged: build or pull it again",
+        )
+
+
+class _Hashed(io.RawIOBase):
+    """A stream that hashes what is read of it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._state = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        block = self._source.read(len(view))
+        view[: len(block)] = block
+        self._state.update(block)
+        return len(block)
+
+    def finish(self) -> Digest:
+        """Read what is left, and give the digest of all of it."""
+        while self.read(_BLOCK):
+            pass
+        return Digest("sha256:" + self._state.hexdigest())
+
+
+def _mapping() -> str:
+    """A short name of how ids are mapped for this process (user_namespaces(7), "uid_map")."""
+    text = ""
+    for kind in ("uid", "gid"):
+        with suppress(OSError), open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            text += " ".join(file.read().split()) + "\n"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _boot() -> str:
+    """The id of this run of the kernel (random(4)); empty where /proc does not say it."""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return ""
+
+
+def _is_trusted(path: str) -> bool:
+    """Whether a tree was flushed to disk, or made in this run of the kernel."""
+    try:
+        with open(path + _FRESH, encoding="ascii") as note:
+            return note.read() == _boot()
+    except FileNotFoundError:
+        return True
+
+
+def _flush(folder: str) -> None:
+    # Not at the top: only real builds need it. syncfs(2) spares the other file systems, which os.sync would wait for.
+    import ctypes
+
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None).syncfs(fd)
+    finally:
+        os.close(fd)
