@@ -1,0 +1,104 @@
+"""The listener for pipes and logs: every line begins with the number of its job, in BuildKit's plain form."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TextIO
+
+from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
+from builder.progress.board import warning_text
+from builder.progress.sink import Sink
+from builder.progress.text import LineBuffer, clean, title, transfer
+
+PROGRESS_INTERVAL = 5.0
+"""Seconds between two lines about one download: a log should show that it moves, and stay readable."""
+
+
+@dataclass(slots=True)
+class _Item:
+    started: float
+    lines: LineBuffer = field(default_factory=LineBuffer)
+    told: dict[str, float] = field(default_factory=dict)
+    """When each part was last written of."""
+
+
+class Plain:
+    """Writes each event as it comes. Called from any thread."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._sink = Sink(stream)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._items: dict[int, _Item] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what jobs that never ended have begun to say."""
+        with self._lock:
+            for number, item in self._items.items():
+                self._write(
+                    number, [f"{_seconds(self._clock() - item.started)} {line}" for line in item.lines.finish()]
+                )
+
+    def __call__(self, event: Event) -> None:
+        """Write what is to be said of the event."""
+        with self._lock:
+            match event:
+                case Warned():
+                    self._sink.write(f"WARNING: {warning_text(event)}\n")
+                case Started(job, at):
+                    self._item(job, at)
+                case Cached(job):
+                    self._item(job, 0.0)
+                    self._write(job.number, ["CACHED"])
+                case Output(job, data, at):
+                    item = self._item(job, at)
+                    self._output(job, at - item.started, item.lines.feed(data))
+                case Progress():
+                    self._progress(event)
+                case Finished(job, at) | Failed(job, at):
+                    self._end(event, at - self._item(job, at).started)
+
+    def _item(self, job: Job, at: float) -> _Item:
+        item = self._items.get(job.number)
+        if item is None:
+            blank = "\n" if self._items else ""
+            item = self._items[job.number] = _Item(at)
+            self._sink.write(f"{blank}#{job.number} {title(job.title)}\n")
+        return item
+
+    def _output(self, job: Job, seconds: float, lines: list[str]) -> None:
+        self._write(job.number, [f"{_seconds(seconds)} {line}".rstrip() for line in lines])
+
+    def _progress(self, event: Progress) -> None:
+        now = self._clock()
+        told = self._item(event.job, now).told
+        complete = 0 < event.total <= event.done
+        if event.part not in told:
+            told[event.part] = now
+        elif now - told[event.part] < PROGRESS_INTERVAL and not complete:
+            return
+        told[event.part] = float("inf") if complete else now
+        self._write(event.job.number, [transfer(event.part, event.done, event.total)])
+
+    def _end(self, event: Finished | Failed, seconds: float) -> None:
+        number = event.job.number
+        self._output(event.job, seconds, self._items[number].lines.finish())
+        if isinstance(event, Finished):
+            self._write(number, [f"DONE {seconds:.1f}s"])
+        else:
+            self._write(number, [f"ERROR: {clean(line)}" for line in event.message.splitlines() or [""]])
+
+    def _write(self, number: int, lines: list[str]) -> None:
+        if lines:
+            self._sink.write("".join(f"#{number} {line}\n" for line in lines))
+
+
+def _seconds(seconds: float) -> str:
+    """Five characters for up to a day: `0.312`, `12.34`, `123.4`."""
+    return f"{seconds:.{3 if seconds < 10 else 2 if seconds < 100 else 1}f}"
