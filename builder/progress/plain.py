@@ -1,5 +1,6 @@
 """The listener for pipes and logs: every line begins with the number of its job, in BuildKit's plain form."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ class _Item:
     started: float
     lines: LineBuffer = field(default_factory=LineBuffer)
     told: dict[str, float] = field(default_factory=dict)
-    """When each part was last written of."""
+    """When each part was last written of; infinite once it is complete."""
 
 
 class Plain:
@@ -78,12 +79,11 @@ class Plain:
     def _progress(self, event: Progress) -> None:
         now = self._clock()
         told = self._item(event.job, now).told
+        last = told.get(event.part, -math.inf)
         complete = 0 < event.total <= event.done
-        if event.part not in told:
-            told[event.part] = now
-        elif now - told[event.part] < PROGRESS_INTERVAL and not complete:
+        if now - last < PROGRESS_INTERVAL and not (complete and last < math.inf):
             return
-        told[event.part] = float("inf") if complete else now
+        told[event.part] = math.inf if complete else now
         self._write(event.job.number, [transfer(event.part, event.done, event.total)])
 
     def _end(self, event: Finished | Failed, seconds: float) -> None:
