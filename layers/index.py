@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, BinaryIO, Self
 
 from layers.digest import canonical_json
@@ -30,7 +31,7 @@ class IndexFormatError(StoreError):
     """Bytes that should be an index are none, or one of another format: make it anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `folders`
 class LayerIndex:
     """What one layer says. Paths are as they land in its tree (`layers.landing`), without any symlink on the way."""
 
@@ -43,6 +44,25 @@ class LayerIndex:
     """Folders of which nothing that the layers below have in them is seen."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """The bytes of /etc/passwd, /etc/group and os-release, as far as they are in this layer, by path."""
+
+    @cached_property
+    def folders(self) -> Mapping[str, set[str]]:
+        """The names in each folder of this layer. A folder that the tar does not list, but needs, is among them.
+
+        Kept here so that all views over this layer share it.
+        """
+        folders: dict[str, set[str]] = {"": set()}
+        for entry in self.entries.values():
+            if entry.kind is Kind.DIRECTORY:
+                _open_folder(folders, entry.path)
+            else:
+                folder, _, name = entry.path.rpartition("/")
+                _open_folder(folders, folder).add(name)
+        for path in self.whiteouts:
+            _open_folder(folders, path.rpartition("/")[0])
+        for path in self.opaque:
+            _open_folder(folders, path)
+        return folders
 
     def serialise(self) -> bytes:
         """The same index always gives the same bytes."""
@@ -79,6 +99,21 @@ class LayerIndex:
             )
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise IndexFormatError("a layer's index cannot be read") from error
+
+
+def _open_folder(folders: dict[str, set[str]], path: str) -> set[str]:
+    """The names in a folder, which from now on is one, as are all above it."""
+    names = folders.get(path)
+    if names is not None:
+        return names
+    names = folders[path] = set()
+    while path:
+        path, _, name = path.rpartition("/")
+        known = path in folders
+        folders.setdefault(path, set()).add(name)
+        if known:
+            break
+    return names
 
 
 def _rows(value: Mapping[str, Any]) -> Sequence[Entry]:
