@@ -1,0 +1,268 @@
+"""The first process of a step: from a fresh clone of the server to the command of the image.
+
+The order of things follows from what each takes away: mounts while there are capabilities, the pivot before anything
+of the image is trusted, credentials last. Whatever fails is told as errno and what was being done.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pickle
+import signal
+import socket
+import stat
+import struct
+import termios
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+from builder.sandbox import syscalls
+from builder.sandbox.mounts import Mount, Overlay
+from builder.sandbox.process import DEFAULT_PATH, Process
+
+CHANNEL = 3
+"""The descriptor of the step's socket, right after stdin, stdout and stderr."""
+
+_HOST = 4
+"""The descriptor of the host's root folder, until it is left."""
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
+"""Terminal ioctls that `termios` does not name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the main process asks of a child."""
+
+    root: Overlay
+    mounts: tuple[Mount, ...]
+    process: Process
+    window: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal, if the process has one."""
+
+
+Action = tuple[str, Callable[[], object]]
+
+
+def run(channel: int, stdio: tuple[int, int, int]) -> NoReturn:
+    """Become the command that the main process sends over the channel; never returns."""
+    doing = "start a process in new namespaces"
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _keep_only(channel, stdio)
+        request = _receive()
+        for doing, act in _actions(request):  # noqa: B007 - `doing` is for the error
+            act()
+        _execute(request.process)
+    except OSError as error:
+        _tell({"doing": doing, "errno": error.errno})
+    except Exception as error:  # noqa: BLE001 - the edge of a process: nobody else could tell it
+        _tell({"doing": doing, "fault": repr(error)})
+    finally:
+        os._exit(125)
+
+
+def _keep_only(channel: int, stdio: tuple[int, int, int]) -> None:
+    """Put the four descriptors at 0 to 3 and close all others."""
+    # First out of each other's way, then into place.
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, CHANNEL + 1) for each in (*stdio, channel)]
+    for place, descriptor in enumerate(moved):
+        os.dup2(descriptor, place, inheritable=place < CHANNEL)
+    syscalls.close_from(CHANNEL + 1)
+
+
+def _receive() -> Request:
+    """Read the request: its length in 8 bytes, then itself."""
+    with os.fdopen(CHANNEL, "rb", closefd=False) as stream:
+        (length,) = struct.unpack("=Q", stream.read(8).ljust(8, b"\0"))
+        data = stream.read(length)
+    if not length or len(data) < length:  # the main process has gone
+        os._exit(125)
+    request: Request = pickle.loads(data)  # noqa: S301 - written by the process that we are a fork of
+    return request
+
+
+def _tell(message: dict[str, object]) -> None:
+    """Send one line to the main process, if it is still there."""
+    with contextlib.suppress(OSError):
+        os.write(CHANNEL, json.dumps(message).encode() + b"\n")
+
+
+def _actions(request: Request) -> Iterator[Action]:
+    """All that has to be done before the command can run, in order, each with its name."""
+    process = request.process
+    yield "start a session", os.setsid
+    yield "make the mounts private", partial(syscalls.mount, None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    os.umask(0o022)
+    yield "open the host's root", _open_host
+    mounts: tuple[Mount, ...] = (request.root, _Chroot(request.root.target), *request.mounts)
+    for mount in mounts:
+        yield mount.describe(), partial(mount.apply, _HOST)
+    yield "make the new root the only one", partial(_pivot, request.root.target)
+    if process.network == "none":
+        yield "bring up the loopback interface", _loopback_up
+    yield "set the host name", partial(socket.sethostname, process.hostname)
+    if process.terminal:
+        yield "open a terminal", partial(_open_terminal, request.window)
+    yield "hand over the standard streams", partial(_own_streams, process)
+    yield "make a session keyring", _new_keyring
+    yield f"enter the working directory {process.cwd}", partial(os.chdir, process.cwd)
+    # The place of the seccomp filter: it needs CAP_SYS_ADMIN, or no_new_privs, which would break sudo and su.
+    yield "drop capabilities", partial(_limit_capabilities, process.capabilities)
+    yield f"become group {process.gid} of {list(process.groups)}", partial(_set_groups, process)
+    yield f"become user {process.uid}", partial(os.setresuid, process.uid, process.uid, process.uid)
+    # A change of ids has cleared it.
+    yield "end with the server", partial(syscalls.prctl, syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _open_host() -> None:
+    descriptor = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if descriptor != _HOST:
+        os.dup2(descriptor, _HOST, inheritable=False)
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chroot:
+    """Jails the mounts that follow; `_HOST` is the way back."""
+
+    folder: str
+
+    def describe(self) -> str:
+        return f"change the root to {self.folder}"
+
+    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+        os.chroot(self.folder)
+        os.chdir("/")
+
+
+def _pivot(target: str) -> None:
+    """Leave the host for good: back out of the chroot, then swap the roots and detach the old one."""
+    os.fchdir(_HOST)
+    os.chroot(".")
+    os.close(_HOST)
+    os.chdir(target)
+    syscalls.pivot_root(".", ".")  # stacks the old root on the new: no folder for it is needed
+    syscalls.umount(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def _loopback_up() -> None:
+    """Set IFF_UP on `lo`, by the ioctls of netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("=16sh22x", b"lo", 0))
+        (flags,) = struct.unpack_from("=h", answer, 16)
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", flags | IFF_UP))
+
+
+def _open_terminal(window: tuple[int, int]) -> None:
+    """Open a terminal of the step's own devpts, send its other end to the main process, and live on it."""
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("=i", 0))
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("=4H", *window, 0, 0))
+    (number,) = struct.unpack("=i", fcntl.ioctl(master, TIOCGPTN, bytes(4)))
+    terminal = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    with socket.socket(fileno=os.dup(CHANNEL)) as channel:
+        socket.send_fds(channel, [b'{"terminal": true}\n'], [master])
+    for place in (0, 1, 2):
+        os.dup2(terminal, place)
+    os.close(master)
+    os.close(terminal)
+
+
+def _own_streams(process: Process) -> None:
+    """Let the command open /dev/stdout and /dev/stderr anew, whoever it runs as; as runc does."""
+    for descriptor in (0, 1, 2):
+        if process.terminal or stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            with contextlib.suppress(PermissionError):  # a pipe of the caller may belong to somebody else
+                os.fchown(descriptor, process.uid, -1)
+
+
+def _new_keyring() -> None:
+    try:
+        syscalls.new_session_keyring()
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOSYS, errno.EDQUOT}:  # containers forbid it: then it is theirs
+            raise
+
+
+def _limit_capabilities(kept: int) -> None:
+    """Cut the bounding set, which the command's capabilities come from, and then our own sets."""
+    effective, permitted = syscalls.capabilities()
+    try:
+        for number in range(64):
+            if not kept >> number & 1:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # past the last capability of this kernel
+            raise
+    syscalls.set_capabilities(effective & kept, permitted & kept)
+
+
+def _set_groups(process: Process) -> None:
+    try:
+        os.setgroups(process.groups)
+    except PermissionError:
+        # In a namespace with a single id nobody may: harmless for root, who has no supplementary groups here.
+        if process.groups or process.uid:
+            raise
+    os.setresgid(process.gid, process.gid, process.gid)
+
+
+def _execute(process: Process) -> NoReturn:
+    """Replace this process by the command; if that is impossible, say why as Docker does and end with 127 or 126."""
+    environment = dict(process.environment)
+    name = process.argv[0]
+    try:
+        path = name if "/" in name else _search(name, environment.get("PATH", DEFAULT_PATH))
+        _refuse_interpreter(path)
+        os.execve(path, process.argv, environment)  # noqa: S606 - this is what a sandbox is for
+    except OSError as error:
+        missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
+        found = "/" in name or not missing
+        reason = os.strerror(error.errno or 0).lower() if found else "executable file not found in $PATH"
+        os.write(2, os.fsencode(f'exec: "{name}": {reason}\n'))
+        os._exit(127 if missing else 126)
+
+
+def _search(name: str, path: str) -> str:
+    """The first executable file of this name in the folders of PATH."""
+    failure = errno.ENOENT
+    for folder in path.split(os.pathsep):
+        candidate = os.path.join(folder or ".", name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            failure = errno.EACCES
+    raise OSError(failure, os.strerror(failure))
+
+
+def _refuse_interpreter(path: str) -> None:
+    """Refuse a command that is, directly or by `#!`, /proc/self/exe: at this moment that is the host's Python.
+
+    A hostile image could otherwise run the host's interpreter with libraries of its own, and write to it later.
+    """
+    own = os.stat("/proc/self/exe")
+    for _ in range(5):  # as deep as the kernel follows interpreters (fs/exec.c, exec_binprm)
+        if os.path.samestat(own, os.stat(path)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        words = _interpreter(path)
+        if not words:
+            return
+        path = words[0]
+
+
+def _interpreter(path: str) -> list[str]:
+    """The words after `#!`, or none; none too for a file that may be run but not read."""
+    try:
+        with open(path, "rb") as file:
+            first_line = file.read(256).partition(b"\n")[0]
+    except PermissionError:
+        return []
+    return os.fsdecode(first_line[2:]).split() if first_line.startswith(b"#!") else []

@@ -1,0 +1,226 @@
+"""Mounts as values: each says what it is (`describe`) and does it (`apply`).
+
+The root comes first: an `Overlay`, made while the process still sees the host. All others are applied by a process
+that has changed its root to the new one, so that a symlink of a hostile image (/proc -> /etc) leads nowhere but into
+the image itself. What they need of the host they reach through `host`, a descriptor of the host's root folder.
+"""
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from builder.sandbox.syscalls import (
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+    move_mount,
+    open_tree,
+    set_mount_attributes,
+)
+
+OVERLAY_LIMIT = 500
+"""Lower folders that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/super.c)."""
+
+_DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+class Mount(Protocol):
+    """One mount of a step."""
+
+    def describe(self) -> str:
+        """What `apply` does, as the end of the sentence "cannot ..."."""
+        ...
+
+    def apply(self, host: int) -> None:
+        """Mount it, in the current mount namespace; OSError if the kernel refuses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """The root of a step: folders stacked on `target`, the lowest first, changes going to `upper`."""
+
+    lowers: tuple[str, ...]
+    target: str
+    """An absolute path of the host, as are all paths of this class."""
+    upper: str = ""
+    """Empty for a root that cannot be written."""
+    work: str = ""
+    """An empty folder on the file system of `upper`, fresh for every mount (`volatile` leaves a mark in it)."""
+
+    def describe(self) -> str:
+        return f"stack {len(self.lowers)} layers as an overlay on {self.target}"
+
+    def apply(self, host: int) -> None:
+        if not self.upper and len(self.lowers) == 1:  # which overlay refuses
+            _bind(host, self.lowers[0], self.target, recursive=False, read_only=True)
+            return
+        with contextlib.ExitStack() as opened:
+            # The options have to fit into one page. Descriptors are the shortest names that a folder can have, and
+            # /proc/self/fd is the folder in which they are names.
+            lowers = [_descriptor(path, opened) for path in reversed(self.lowers)]
+            options = ["lowerdir=" + ":".join(lowers), "userxattr", "index=off"]
+            if self.upper:
+                options += [f"upperdir={_descriptor(self.upper, opened)}", f"workdir={_descriptor(self.work, opened)}"]
+                options += ["volatile"]  # an upper that outlived a crash is thrown away: fsync would protect nothing
+            os.chdir("/proc/self/fd")
+            mount("overlay", self.target, "overlay", 0, ",".join(options))
+            os.chdir("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A file or folder of the host, without what is mounted below it."""
+
+    source: str
+    """An absolute path of the host without symlinks."""
+    target: str
+    read_only: bool = False
+
+    def describe(self) -> str:
+        return f"bind {self.source} to {self.target}" + (" (read-only)" if self.read_only else "")
+
+    def apply(self, host: int) -> None:
+        _bind(host, self.source, self.target, recursive=False, read_only=self.read_only)
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """An empty folder in memory."""
+
+    target: str
+    mode: int = 0o1777
+    size: int = 64 << 20
+    """Most bytes that it holds."""
+
+    def describe(self) -> str:
+        return f"mount a tmpfs on {self.target}"
+
+    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+        mount("tmpfs", self.target, "tmpfs", _DATA_ONLY, f"mode={self.mode:o},size={self.size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """Paths of /proc or /sys that are hidden, or can only be read, as Docker does it. Missing ones do not matter."""
+
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return "mask " + " ".join((*self.files, *self.folders, *self.read_only))
+
+    def apply(self, host: int) -> None:
+        for path in self.files:
+            with contextlib.suppress(FileNotFoundError):
+                _bind(host, "/dev/null", path, recursive=False, read_only=True)
+        for path in self.folders:
+            with contextlib.suppress(FileNotFoundError):
+                mount("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY)
+        for path in self.read_only:
+            with contextlib.suppress(FileNotFoundError):
+                mount(path, path, None, MS_BIND | MS_REC)
+                mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | _DATA_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """The process table of the step's own pid namespace.
+
+    In a container whose /proc is masked the kernel refuses a new one: then the outer /proc, masks and all, is shown.
+    """
+
+    target: str
+    masks: Masks
+
+    def describe(self) -> str:
+        return f"mount proc on {self.target}"
+
+    def apply(self, host: int) -> None:
+        try:
+            mount("proc", self.target, "proc", _DATA_ONLY)
+        except PermissionError:
+            _bind(host, "/proc", self.target, recursive=True, read_only=False)
+        else:
+            self.masks.apply(host)
+
+
+@dataclass(frozen=True, slots=True)
+class Sys:
+    """/sys, read-only: a new one where we own the network namespace, else what the host has there."""
+
+    target: str
+    masks: Masks
+
+    def describe(self) -> str:
+        return f"mount sysfs on {self.target}"
+
+    def apply(self, host: int) -> None:
+        try:
+            mount("sysfs", self.target, "sysfs", MS_RDONLY | _DATA_ONLY)
+        except PermissionError:
+            _bind(host, "/sys", self.target, recursive=True, read_only=True)
+        self.masks.apply(host)
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """A minimal /dev of its own: six devices of the host, the usual links, terminals, and shared memory."""
+
+    target: str
+    shared_memory: int = 64 << 20
+    """Bytes of /dev/shm."""
+
+    def describe(self) -> str:
+        return f"make devices in {self.target}"
+
+    def apply(self, host: int) -> None:
+        mount("tmpfs", self.target, "tmpfs", MS_NOSUID, "mode=755,size=64k")
+        for name in ("null", "zero", "full", "random", "urandom", "tty"):
+            path = f"{self.target}/{name}"
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
+            _bind(host, f"/dev/{name}", path, recursive=False, read_only=False)
+        os.symlink("/proc/self/fd", f"{self.target}/fd")
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            os.symlink(f"/proc/self/fd/{number}", f"{self.target}/{name}")
+        os.symlink("pts/ptmx", f"{self.target}/ptmx")
+        self._terminals(f"{self.target}/pts")
+        os.mkdir(f"{self.target}/shm")
+        Tmpfs(f"{self.target}/shm", size=self.shared_memory).apply(host)
+
+    def _terminals(self, target: str) -> None:
+        """Mount a devpts instance whose terminals belong to group 5 (tty), where that id exists."""
+        os.mkdir(target)
+        options = "newinstance,ptmxmode=0666,mode=620"
+        try:
+            mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, f"{options},gid=5")
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
+
+
+def _bind(host: int, source: str, target: str, *, recursive: bool, read_only: bool) -> None:
+    tree = open_tree(source.lstrip("/") or ".", folder=host, recursive=recursive)
+    try:
+        if read_only:
+            set_mount_attributes(tree, MOUNT_ATTR_RDONLY)
+        move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _descriptor(folder: str, opened: contextlib.ExitStack) -> str:
+    """Open a folder and give its descriptor as text."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    return str(descriptor)

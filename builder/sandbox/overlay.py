@@ -1,0 +1,147 @@
+"""The back-end for every place that grants namespaces: steps run on an overlay over the unpacked layers."""
+
+import os
+import time
+from collections.abc import Callable
+
+from builder.errors import SandboxError
+from builder.sandbox import idmap, names
+from builder.sandbox.backend import CancelledError
+from builder.sandbox.child import Request
+from builder.sandbox.client import Server, SetupError, Step, follow
+from builder.sandbox.plan import NEW, Plan, RootSpec, mount_plan
+from builder.sandbox.process import Finished, Process
+from builder.sandbox.refusal import setup_refused
+from builder.sandbox.syscalls import supported
+from layers.entry import Entry, Kind
+
+
+class Overlay:
+    """Runs steps on overlays: as root, as a user with subordinate ids, or, within limits, with a single id."""
+
+    name = "overlay"
+
+    def __init__(self) -> None:
+        self.caveat = ""
+        self._server: Server | None = None
+
+    def enter(self) -> None:
+        """See `Backend.enter`."""
+        if not supported():
+            raise SandboxError(f"pybuild does not know the system calls of this processor ({os.uname().machine})")
+        who = idmap.identity()
+        idmap.enter(who)
+        if who.way is idmap.Way.SINGLE:
+            self.caveat = (
+                f"only one id could be had here, since {who.lacks}: chown, USER and programs that change their"
+                " user cannot work; ask for subordinate ids: usermod --add-subuids 100000-165535"
+                " --add-subgids 100000-165535 NAME, and the package uidmap"
+            )
+        self._server = Server.start()
+
+    def run(
+        self,
+        process: Process,
+        root: RootSpec,
+        on_output: Callable[[bytes], None],
+        *,
+        cancelled: int | None = None,
+    ) -> Finished:
+        """See `Backend.run`."""
+        request = self._prepare(process, root)
+        started = time.monotonic()
+        reader, writer = os.pipe()
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            step = self._launch(request, null, writer, writer)
+        finally:
+            os.close(null)
+            os.close(writer)
+        with open(reader, "rb", buffering=0), step:
+            if not follow(step, reader, on_output, cancelled):
+                raise CancelledError("the step was cancelled")
+        return self._finished(step, request, started)
+
+    def attach(self, process: Process, root: RootSpec) -> Finished:
+        """See `Backend.attach`."""
+        from builder.sandbox import terminal  # a build has no use for it
+
+        window = terminal.window(0) if process.terminal else (0, 0)
+        request = self._prepare(process, root, window)
+        started = time.monotonic()
+        with self._launch(request, 0, 1, 2) as step:
+            if process.terminal:
+                terminal.relay(step, 0, 1)
+            else:
+                while step.receive():
+                    pass
+        return self._finished(step, request, started)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    def _prepare(self, process: Process, root: RootSpec, window: tuple[int, int] = (0, 0)) -> Request:
+        plan = mount_plan(root)
+        try:
+            _lay_out(plan, os.path.realpath(root.scratch), process.hostname)
+        except OSError as error:
+            raise setup_refused(
+                f"prepare a step in {root.scratch}", error.errno or 0, "", single_id=self.caveat
+            ) from error
+        return Request(plan.root, plan.mounts, process, window)
+
+    def _launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> Step:
+        if not self._server:
+            raise SandboxError("the sandbox has not been entered")
+        return self._server.launch(request, stdin, stdout, stderr)
+
+    def _finished(self, step: Step, request: Request, started: float) -> Finished:
+        _remove_work(request.root.work)
+        try:
+            status, signal = step.outcome()
+        except SetupError as failure:
+            raise setup_refused(failure.doing, failure.errno, failure.fault, single_id=self.caveat) from failure
+        return Finished(status, signal, time.monotonic() - started, request.root.upper)
+
+
+def _lay_out(plan: Plan, scratch: str, hostname: str) -> None:
+    """Make the folders and files that the plan stands on; the scratch folder must be empty."""
+    for folder in ("upper", "work", "root", "stub"):
+        os.mkdir(f"{scratch}/{folder}")
+    for name, data in (("resolv.conf", names.resolver()), ("hosts", names.hosts(hostname))):
+        with open(f"{scratch}/{name}", "xb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(data)
+    _make(f"{scratch}/stub", plan.stub)
+    _make(f"{scratch}/upper", plan.upper)
+
+
+def _make(folder: str, entries: tuple[Entry, ...]) -> None:
+    """Make files and folders, parents first, with the attributes of their entries; the folder itself is entry ""."""
+    for entry in entries:
+        path = os.path.join(folder, entry.path)
+        if entry.kind is not Kind.DIRECTORY:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC))
+        elif entry.path:
+            os.mkdir(path)
+        if (entry.uid, entry.gid) != (0, 0):
+            os.chown(path, entry.uid, entry.gid)
+        os.chmod(path, entry.mode)
+        for name, value in entry.xattrs:
+            os.setxattr(path, name, value)
+    for entry in reversed(entries):  # what is made in a folder changes its time
+        if entry.mtime_ns != NEW:
+            os.utime(os.path.join(folder, entry.path), ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _remove_work(folder: str) -> None:
+    """Remove overlay's own workshop, in which it leaves a folder of mode 000."""
+    import shutil  # not for a cached build
+
+    inner = os.path.join(folder, "work")
+    if os.path.isdir(inner):
+        os.chmod(inner, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)

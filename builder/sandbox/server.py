@@ -1,0 +1,137 @@
+"""The process that starts steps: small, single-threaded, forked before the main process has threads.
+
+The main process holds one end of a socket pair, and sends for every step one message: the flags of the clone, and four
+descriptors, namely the server's end of the step's own channel and the three standard streams. The child that is cloned
+reads from its channel what to do (`child.Request`), and may answer with lines of JSON; the last line is the server's,
+`{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a channel ends that step; the end of
+the main process ends all steps and the server.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+from typing import NoReturn
+
+from builder.sandbox import child, syscalls
+
+MESSAGE = struct.Struct("=i")
+"""What stands in a message besides its descriptors: the CLONE_* flags."""
+
+_CONTROL = 3
+POLLRDHUP = 0x2000
+"""The other end will write no more; `select` has no name for it before Python 3.14."""
+
+
+def serve(control: socket.socket) -> NoReturn:
+    """Turn this process, a fork of the main one, into the server; never returns."""
+    try:
+        _leave_main_process(control.fileno())
+        _Server(socket.socket(fileno=_CONTROL)).loop()
+    finally:
+        os._exit(0)
+
+
+def _leave_main_process(control: int) -> None:
+    """Give up all that a fork inherits: descriptors (locks hang on them), signal handlers, the terminal."""
+    gc.disable()  # a collection would close descriptors by numbers that are ours now,
+    gc.freeze()  # and touch pages that are shared
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(control, _CONTROL, inheritable=False)
+    syscalls.close_from(_CONTROL + 1)
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # steps inherit what is ignored here
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    pid: int
+    pidfd: int
+    channel: socket.socket
+
+
+class _Server:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._steps: dict[int, _Step] = {}
+        """By the descriptor of the process, and by that of the channel until the main process ends the step."""
+
+    def loop(self) -> None:
+        """Serve until the main process is gone."""
+        while True:
+            # One at a time: what is done for one may close, or give out again, the descriptors of the others.
+            descriptor, _ = self._poll.poll()[0]
+            if descriptor == _CONTROL:
+                if not self._start():
+                    self._end_all()
+                    return
+            elif descriptor == self._steps[descriptor].pidfd:
+                self._reap(self._steps[descriptor])
+            else:
+                self._kill(self._steps[descriptor])
+
+    def _start(self) -> bool:
+        """Clone the first process of a step; False if the main process has gone."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE.size, 4)
+        if not message:
+            return False
+        channel, *stdio = descriptors
+        try:
+            pid = syscalls.clone(*MESSAGE.unpack(message))
+        except OSError as error:
+            _tell(channel, {"doing": "make new namespaces", "errno": error.errno})
+            _tell(channel, {"status": 125 << 8})
+            os.close(channel)
+        else:
+            if pid == 0:
+                child.run(channel, (stdio[0], stdio[1], stdio[2]))
+            self._watch(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel)))
+        for each in stdio:
+            os.close(each)
+        return True
+
+    def _watch(self, step: _Step) -> None:
+        self._steps[step.pidfd] = self._steps[step.channel.fileno()] = step
+        self._poll.register(step.pidfd, select.POLLIN)
+        self._poll.register(step.channel, POLLRDHUP)  # not POLLIN: the bytes are the child's
+
+    def _kill(self, step: _Step) -> None:
+        """End a step that the main process wants no more; its death is reported like any other."""
+        signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
+        self._poll.unregister(step.channel)
+        del self._steps[step.channel.fileno()]
+
+    def _reap(self, step: _Step) -> None:
+        """Tell how a step ended. All its processes have: this one was the first of their pid namespace."""
+        _, status = os.waitpid(step.pid, 0)
+        _tell(step.channel.fileno(), {"status": status})
+        self._poll.unregister(step.pidfd)
+        del self._steps[step.pidfd]
+        if self._steps.pop(step.channel.fileno(), None):
+            self._poll.unregister(step.channel)
+        step.channel.close()
+        os.close(step.pidfd)
+
+    def _end_all(self) -> None:
+        for step in {step.pid: step for step in self._steps.values()}.values():
+            signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
+            os.waitpid(step.pid, 0)
+
+
+def _tell(channel: int, message: dict[str, object]) -> None:
+    """Send one line to the main process, which may be gone."""
+    data = json.dumps(message).encode() + b"\n"
+    with socket.socket(fileno=os.dup(channel)) as stream, contextlib.suppress(OSError):
+        stream.send(data, socket.MSG_NOSIGNAL)

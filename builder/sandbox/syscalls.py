@@ -1,0 +1,169 @@
+"""The Linux system calls that Python's `os` lacks: thin wrappers, and the one place where errno becomes OSError.
+
+Calls from number 424 on have the same number on every architecture; the few older ones without a libc wrapper are in
+`_NUMBERS`. Structures and constants are those of the kernel's uapi headers.
+"""
+
+import ctypes
+import os
+import struct
+from collections.abc import Sequence
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 1
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_GET_NO_NEW_PRIVS = 39
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+_SIGCHLD = 17
+
+_NUMBERS = {
+    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250},
+    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219},
+}.get(os.uname().machine, {})
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_CLOSE_RANGE = 436
+_MOUNT_SETATTR = 442
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+# PyDLL keeps the interpreter's lock during the call: the copy of the process that `clone` makes then still holds it.
+_locked_libc = ctypes.PyDLL(None, use_errno=True)
+_locked_libc.syscall.restype = ctypes.c_long
+
+_Argument = int | bytes | None
+
+
+def supported() -> bool:
+    """Whether the table of numbers knows this processor."""
+    return bool(_NUMBERS)
+
+
+def _checked(result: int, name: str, subject: str = "") -> int:
+    """Give the result of a call, or raise OSError with the call's name, its subject and the errno it left."""
+    if result >= 0:
+        return result
+    number = ctypes.get_errno()
+    raise OSError(number, f"{name}: {os.strerror(number)}", subject or None)
+
+
+def _words(arguments: Sequence[_Argument]) -> list[ctypes.c_long | ctypes.c_char_p]:
+    """Each argument at the full width of a register, as the variadic `syscall` needs it."""
+    return [ctypes.c_long(each) if isinstance(each, int) else ctypes.c_char_p(each) for each in arguments]
+
+
+def _call(number: int, name: str, *arguments: _Argument, subject: str = "") -> int:
+    return _checked(_libc.syscall(ctypes.c_long(number), *_words(arguments)), name, subject)
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else os.fsencode(text)
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces; EINVAL for CLONE_NEWUSER if it has threads."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def clone(flags: int) -> int:
+    """Fork into new namespaces and give the child's pid, or 0 in the child.
+
+    Only for a process with one thread: nothing that `os.fork` repairs in the child is repaired here.
+    """
+    words = _words((flags | _SIGCHLD, 0, 0, 0, 0))
+    return _checked(_locked_libc.syscall(ctypes.c_long(_NUMBERS["clone"]), *words), "clone")
+
+
+def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
+    """Mount, remount or bind; of the options the kernel takes one page."""
+    result = _libc.mount(
+        _bytes(source), os.fsencode(target), _bytes(kind), ctypes.c_ulong(flags), ctypes.c_char_p(_bytes(options))
+    )
+    _checked(result, "mount", target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """Detach a mount, see umount2(2)."""
+    _checked(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make `new_root` the root of the mount namespace, and hang the old one at `put_old`."""
+    _call(_NUMBERS["pivot_root"], "pivot_root", os.fsencode(new_root), os.fsencode(put_old), subject=new_root)
+
+
+def open_tree(path: str, *, folder: int = _AT_FDCWD, recursive: bool = False) -> int:
+    """Give a descriptor of a detached copy of the mount at `path`; relative paths start at descriptor `folder`."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    return _call(_OPEN_TREE, "open_tree", folder, os.fsencode(path), flags, subject=path)
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach a detached mount at `target`; a symlink as the last component is not followed."""
+    _call(
+        _MOVE_MOUNT, "move_mount", tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH, subject=target
+    )
+
+
+def set_mount_attributes(tree: int, attributes: int) -> None:
+    """Set MOUNT_ATTR_* flags on a mount and everything mounted below it."""
+    request = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    _call(_MOUNT_SETATTR, "mount_setattr", tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, request, len(request))
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    _call(_CLOSE_RANGE, "close_range", first, 0xFFFFFFFF, 0)
+
+
+def prctl(option: int, value: int = 0) -> int:
+    """Read or change a setting of this process that is a single number."""
+    words = [ctypes.c_ulong(each) for each in (value, 0, 0, 0)]
+    return _checked(_libc.prctl(ctypes.c_int(option), *words), "prctl")
+
+
+def new_session_keyring() -> None:
+    """Leave the caller's session keyring for a new, empty one."""
+    _call(_NUMBERS["keyctl"], "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def capabilities() -> tuple[int, int]:
+    """The effective and the permitted capabilities of this process, as bit masks."""
+    data = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data), "capget")
+    low_effective, low_permitted, _, high_effective, high_permitted, _ = struct.unpack("=6I", data.raw)
+    return low_effective | high_effective << 32, low_permitted | high_permitted << 32
+
+
+def set_capabilities(effective: int, permitted: int) -> None:
+    """Set both masks and empty the inheritable set, and with it the ambient one."""
+    low, high = 0xFFFFFFFF, 32
+    data = struct.pack("=6I", effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
+    _checked(_libc.capset(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data), "capset")
