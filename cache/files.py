@@ -11,8 +11,9 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import BinaryIO
 
-from cache.db import Database
+from cache.db import Database, Statement
 from layers.digest import Digest
 from layers.errors import StoreError
 
@@ -52,6 +53,14 @@ def hash_file(path: str) -> Digest:
         return _hash(fd)
     finally:
         os.close(fd)
+
+
+def hash_stream(stream: BinaryIO) -> Digest:
+    """The SHA-256 digest of what is left in a stream, read in blocks."""
+    state = hashlib.sha256()
+    while block := stream.read(_BLOCK):
+        state.update(block)
+    return Digest("sha256:" + state.hexdigest())
 
 
 class FileTable:
@@ -103,7 +112,7 @@ class FolderTable:
 
         A table that cannot be written is no reason to end a build: the files are read again next time.
         """
-        statements = []
+        statements: list[Statement] = []
         gone = self._known.keys() - self._asked if self._known else frozenset()
         if len(gone) > len(self._asked) + _ROWS_TO_SPARE:
             statements.append(("DELETE FROM files WHERE folder = ? AND path = ?", [(self._key, name) for name in gone]))

@@ -14,7 +14,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from cache.db import Database
@@ -24,8 +24,10 @@ from cache.trees import Trees, remove
 from layers.digest import Digest
 from layers.errors import StoreError
 from layers.index import IndexFormatError, LayerIndex
+from layers.layer import Layer
 from layers.layout import Layout
 from layers.oci import Descriptor
+from layers.view import View
 
 _FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
 _LONG_UNWRITTEN = 3600.0
@@ -56,6 +58,7 @@ class Store:
         self.files = FileTable(self.database)
         self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
         self._held: dict[str, int] = {}
+        self._indexes: dict[Digest, LayerIndex] = {}
 
     @property
     def note(self) -> str:
@@ -64,11 +67,8 @@ class Store:
 
     def close(self) -> None:
         """Remove the temporary folders of this process and let go of the database."""
-        for path, fd in self._held.items():
-            with suppress(StoreError):
-                remove(path)
-            _unlock(fd)
-        self._held.clear()
+        for path in list(self._held):
+            self.release(path)
         self.database.close()
 
     @contextmanager
@@ -100,6 +100,12 @@ class Store:
                 return path
             os.close(fd)  # a sweep of another process came between mkdir and flock
 
+    def release(self, path: str) -> None:
+        """Remove a temporary folder that `temporary` gave; what cannot be removed now is left to a later sweep."""
+        with suppress(StoreError):
+            remove(path)
+        _unlock(self._held.pop(path))
+
     @contextmanager
     def scratch(self, prefix: str) -> Iterator[str]:
         """A temporary folder for the length of a block."""
@@ -107,8 +113,7 @@ class Store:
         try:
             yield path
         finally:
-            remove(path)
-            _unlock(self._held.pop(path))
+            self.release(path)
 
     def sweep(self) -> None:
         """Remove what builds that are no longer alive have left in tmp/.
@@ -121,8 +126,18 @@ class Store:
             with suppress(StoreError, OSError):
                 _remove_if_abandoned(path)
 
+    def view(self, layers: Sequence[Layer]) -> View:
+        """The root file system that layers make, lowest first."""
+        return View([self.index_of(layer.diff_id, layer.descriptor) for layer in layers])
+
     def index_of(self, diff_id: Digest, descriptor: Descriptor) -> LayerIndex:
-        """What a layer holds: as it was kept, else read from the layer's blob."""
+        """What a layer holds: as it was kept, else read from the layer's blob. The same object for the same layer."""
+        index = self._indexes.get(diff_id)
+        if index is None:
+            index = self._indexes[diff_id] = self._load_index(diff_id, descriptor)
+        return index
+
+    def _load_index(self, diff_id: Digest, descriptor: Descriptor) -> LayerIndex:
         path = self._path("indexes", diff_id.hex)
         with suppress(FileNotFoundError, IndexFormatError), open(path, "rb") as file:
             return LayerIndex.parse(file.read())
@@ -136,6 +151,7 @@ class Store:
 
     def keep_index(self, diff_id: Digest, index: LayerIndex) -> None:
         """Keep what a layer holds, which was found out when the layer was written or fetched."""
+        self._indexes[diff_id] = index
         path = self._path("indexes", diff_id.hex)
         temporary = self._path("tmp", f"index-{os.urandom(6).hex()}")
         with _explained(path), open(temporary, "xb") as file:

@@ -1,0 +1,180 @@
+"""A folder of this machine as a tree to copy from: read in place, without what .dockerignore leaves out."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from builder.context.ignore import Ignored, IgnoreFile, Verdict
+from builder.errors import ContextError
+from cache.files import FileTable
+from layers.digest import Digest
+from layers.entry import Entry, Kind
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHARACTER,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+"""Sockets are missing: no archive has a form for them."""
+
+_MOST_LINKS = 40
+"""As many as Linux follows in one path (path_resolution(7))."""
+
+
+class LocalTree:
+    """What a build may see of a folder. Owners are 0:0 and extended attributes none, whatever the disk says.
+
+    What was seen once is not looked at again: the tree is as it was at the first question. A path that the ignore file
+    excludes is not there; a folder that is excluded is there as far as something below it was brought back.
+    """
+
+    def __init__(self, root: str, files: FileTable, ignore: IgnoreFile | None = None) -> None:
+        """ContextError if the root is no folder, or the ignore file is broken."""
+        if not os.path.isdir(root):
+            raise ContextError(f"the build context {root} is not a folder")
+        self._root = os.path.realpath(root)
+        self._table = files.folder(self._root)
+        self._ignored = Ignored(ignore, self._table.verdicts(ignore.digest)) if ignore else None
+        self._entries: dict[str, Entry | None] = {}
+        self._listings: dict[str, list[Entry]] = {}
+        self._stats: dict[str, os.stat_result] = {}
+        self._digests: dict[str, Digest] = {}
+
+    def lookup(self, path: str) -> Entry | None:
+        """What stands at the path itself; no symlink on the way is followed."""
+        entry = self._find(path)
+        return entry if entry is not None and self._is_seen(entry) else None
+
+    def resolve(self, path: str, *, follow_last: bool = True) -> str:
+        """The path with its symlinks followed, none of them out of the context; ContextError for a loop.
+
+        An absolute target begins at the root of the context, and `..` stops there. Missing components stay.
+        """
+        waiting = [name for name in reversed(path.split("/")) if name]
+        done: list[str] = []
+        links = 0
+        while waiting:
+            name = waiting.pop()
+            if name == "..":
+                del done[-1:]
+            elif name not in {"", "."}:
+                done.append(name)
+                entry = self.lookup("/".join(done)) if waiting or follow_last else None
+                if entry is not None and entry.kind is Kind.SYMLINK:
+                    links += 1
+                    if links > _MOST_LINKS:
+                        raise ContextError(f"{path} in the build context leads through too many symbolic links")
+                    del done[0 if entry.target.startswith("/") else -1 :]
+                    waiting.extend(reversed(entry.target.split("/")))
+        return "/".join(done)
+
+    def children(self, path: str) -> list[Entry]:
+        """What stands in a folder, sorted by the bytes of the names; nothing for what is no folder."""
+        entry = self.lookup(path)
+        if entry is None or entry.kind is not Kind.DIRECTORY:
+            return []
+        entries = self._listing(path)
+        return [child for child in entries if self._is_seen(child)] if self._ignored else list(entries)
+
+    def content(self, entry: Entry) -> str:
+        """The path on disk of a file. No component of it was a symlink when it was looked at."""
+        return self._on_disk(entry.path)
+
+    def digest(self, entry: Entry) -> Digest:
+        """The digest of a file's bytes; the file is read only if the cache does not know it."""
+        path = entry.path
+        digest = self._digests.get(path)
+        if digest is None:
+            try:
+                digest = self._digests[path] = self._table.digest(path, self._stats[path])
+            except OSError as error:
+                raise _unreadable(path, error) from error
+        return digest
+
+    def excluded(self, path: str) -> bool:
+        """Whether the path is on disk and it is the ignore file that hides it."""
+        return self._ignored is not None and os.path.lexists(self._on_disk(path)) and self.lookup(path) is None
+
+    def save(self) -> None:
+        """Keep what was found out about files for the next build. Call it once, when the build needs no more."""
+        self._table.save()
+        if self._ignored and self._ignored.is_new:
+            self._table.save_verdicts(self._ignored.digest, self._ignored.verdicts)
+
+    def _is_seen(self, entry: Entry) -> bool:
+        if self._ignored is None or not entry.path:
+            return True
+        verdict = self._ignored.verdict(entry.path)
+        if verdict == Verdict.EXCLUDED_ALONE and entry.kind is Kind.DIRECTORY:
+            return any(map(self._is_seen, self._listing(entry.path)))
+        return verdict == Verdict.INCLUDED
+
+    def _find(self, path: str) -> Entry | None:
+        """What is on disk at a path, seen or not, if all above it are folders."""
+        if path not in self._entries:
+            self._entries[path] = self._stat(path)
+        return self._entries[path]
+
+    def _stat(self, path: str) -> Entry | None:
+        if path:
+            parent = self._find(path.rpartition("/")[0])
+            if parent is None or parent.kind is not Kind.DIRECTORY:
+                return None
+        try:
+            return self._entry(path, os.lstat(self._on_disk(path)))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+    def _listing(self, path: str) -> list[Entry]:
+        """All in a folder but what the ignore file excludes with all below it."""
+        listing = self._listings.get(path)
+        if listing is None:
+            try:
+                listing = self._listings[path] = list(self._scan(path))
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            self._entries.update((entry.path, entry) for entry in listing)
+        return listing
+
+    def _scan(self, folder: str) -> Iterator[Entry]:
+        prefix = folder + "/" if folder else ""
+        with os.scandir(self._on_disk(folder)) as found:
+            for item in sorted(found, key=lambda item: os.fsencode(item.name)):
+                path = prefix + item.name
+                if self._ignored is None or self._ignored.verdict(path) != Verdict.EXCLUDED:
+                    entry = self._entry(path, item.stat(follow_symlinks=False))
+                    if entry is not None:
+                        yield entry
+
+    def _entry(self, path: str, status: os.stat_result) -> Entry | None:
+        mode = status.st_mode
+        kind = _KINDS.get(stat.S_IFMT(mode))
+        if kind is Kind.FILE:
+            self._stats[path] = status
+            inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+            # By position: a context may have hundreds of thousands of files.
+            return Entry(path, kind, mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns, "", (0, 0), (), inode)
+        if kind is None:
+            return None
+        entry = Entry(path, kind, mode & 0o7777, mtime_ns=status.st_mtime_ns)
+        if kind is Kind.SYMLINK:
+            return entry._replace(target=os.readlink(self._on_disk(path)))
+        if kind in {Kind.CHARACTER, Kind.BLOCK}:
+            return entry._replace(device=(os.major(status.st_rdev), os.minor(status.st_rdev)))
+        return entry
+
+    def _on_disk(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> ContextError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return ContextError(
+        f"{path or 'the folder'} in the build context cannot be read: {reason.lower()}",
+        hint="if the build does not need it, list it in .dockerignore",
+    )
