@@ -1,0 +1,103 @@
+"""Values that are checked once their variables are known: durations, ports, signals.
+
+Each function takes the expanded text and raises ValueError with a message for people; the caller knows the line.
+"""
+
+from builder.dockerfile.texts import quoted
+
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_LONGEST = 2**63 - 1
+"""Docker keeps durations in 64 bits: 292 years."""
+
+_SIGNAL_NAMES = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
+    "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS IOT CLD POLL RTMIN RTMAX"
+)
+_SIGNALS = frozenset(_SIGNAL_NAMES.split(" ")).union(
+    (f"RTMIN+{number}" for number in range(1, 16)), (f"RTMAX-{number}" for number in range(1, 15))
+)
+_LAST_SIGNAL = 64
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_LAST_PORT = 65535
+
+
+def duration(text: str) -> int:
+    """Nanoseconds of a duration as Go writes it: `1h2m3.5s`, `300ms`, `0`."""
+    sign = -1 if text.startswith("-") else 1
+    rest = text[1:] if text[:1] in {"-", "+"} else text
+    if rest == "0":
+        return 0
+    total = 0
+    while rest:
+        nanoseconds, rest = _duration_part(rest, text)
+        total += nanoseconds
+    if not text.strip("+-") or total > _LONGEST:
+        raise _bad_duration(text)
+    return sign * total
+
+
+def _duration_part(rest: str, text: str) -> tuple[int, str]:
+    """The nanoseconds of the first number with its unit, and what follows."""
+    number, rest = _leading(rest, "0123456789.")
+    whole, _, fraction = number.partition(".")
+    unit, rest = _until(rest, "0123456789.")
+    if len(number) > 30 or not (whole or fraction) or "." in fraction or unit not in _UNITS:
+        raise _bad_duration(text)
+    scale = _UNITS[unit]
+    return int(whole or "0") * scale + int(fraction or "0") * scale // 10 ** len(fraction), rest
+
+
+def _bad_duration(text: str) -> ValueError:
+    return ValueError(f"invalid duration {quoted(text)}: write a number with a unit, such as 30s, 1m30s or 500ms")
+
+
+def _leading(text: str, characters: str) -> tuple[str, str]:
+    rest = text.lstrip(characters)
+    return text[: len(text) - len(rest)], rest
+
+
+def _until(text: str, characters: str) -> tuple[str, str]:
+    end = next((at for at, character in enumerate(text) if character in characters), len(text))
+    return text[:end], text[end:]
+
+
+def exposed_ports(word: str) -> tuple[str, ...]:
+    """The ports of one word of EXPOSE as `port/protocol`; a range gives each of its ports.
+
+    A port of the host before a colon means nothing in an image: it is read and dropped.
+    """
+    ports, slash, protocol = word.partition("/")
+    protocol = protocol.lower() if slash and protocol else "tcp"
+    if protocol not in _PROTOCOLS:
+        raise ValueError(f"invalid proto: {protocol}")
+    container = ports.rpartition(":")[2]
+    first, dash, last = container.partition("-")
+    low = _port(first, container)
+    high = _port(last, container) if dash else low
+    if high < low:
+        raise ValueError(f"invalid range of ports: {container}")
+    return tuple(f"{port}/{protocol}" for port in range(low, high + 1))
+
+
+def _port(text: str, container: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _LAST_PORT):
+        raise ValueError(f"invalid containerPort: {container}")
+    return int(text)
+
+
+def stop_signal(text: str) -> str:
+    """The signal as it was given, once it is known to be one: a number, or a name with or without SIG."""
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) <= _LAST_SIGNAL:
+        return text
+    if text.upper().removeprefix("SIG") not in _SIGNALS:
+        raise ValueError(f"invalid signal: {text}")
+    return text
