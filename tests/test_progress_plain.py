@@ -7,7 +7,8 @@ import pytest
 
 from builder.errors import Location
 from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
-from builder.progress.choose import Mode, make_listener
+from builder.progress import open_listener
+from builder.progress.choose import Mode
 from builder.progress.text import LONGEST_LINE, LineBuffer, amount, clean
 
 MAKE = Job(5, "[build 2/4] RUN make")
@@ -27,7 +28,7 @@ class Clock:
 def shown(*events: Event, mode: Mode = "plain") -> str:
     """What a listener writes of these events, the context left at the end."""
     stream = io.StringIO()
-    with make_listener(mode, stream, Clock()) as listener:
+    with open_listener(mode, stream, Clock()) as listener:
         for event in events:
             listener(event)
     return stream.getvalue()
@@ -41,6 +42,12 @@ def test_a_step_shows_its_title_output_and_time() -> None:
 
 def test_a_cached_step_takes_two_lines() -> None:
     assert shown(Cached(MAKE)) == "#5 [build 2/4] RUN make\n#5 CACHED\n"
+
+
+def test_a_step_that_begins_and_is_then_found_in_the_cache_is_cached() -> None:
+    text = shown(Started(MAKE, 100), Cached(MAKE), Finished(MAKE, 101))
+
+    assert text.splitlines()[1:] == ["#5 CACHED"]
 
 
 def test_a_failed_step_ends_with_its_error() -> None:
@@ -62,7 +69,7 @@ def test_an_empty_line_stands_before_each_title_but_the_first() -> None:
 def test_a_line_is_written_when_it_is_complete() -> None:
     stream = io.StringIO()
 
-    with make_listener("plain", stream, Clock()) as listener:
+    with open_listener("plain", stream, Clock()) as listener:
         listener(Started(MAKE, 100))
         listener(Output(MAKE, b"half a ", 101))
         before = stream.getvalue()
@@ -114,7 +121,7 @@ def test_a_title_of_several_lines_is_one_line() -> None:
 def test_downloads_are_told_at_their_start_now_and_then_and_at_their_end() -> None:
     clock, stream, blob = Clock(), io.StringIO(), "sha256:" + "0123456789abcdef" * 4
 
-    with make_listener("plain", stream, clock) as listener:
+    with open_listener("plain", stream, clock) as listener:
         listener(Started(BASE, 100))
         for second in range(8):
             clock.now = 100.0 + second
@@ -138,7 +145,7 @@ def test_lines_of_several_threads_do_not_mix() -> None:
     stream = io.StringIO()
     jobs = [Job(number, f"job {number}") for number in range(1, 5)]
 
-    with make_listener("plain", stream, Clock()) as listener:
+    with open_listener("plain", stream, Clock()) as listener:
 
         def speak(job: Job) -> None:
             for _ in range(200):
@@ -160,7 +167,7 @@ def test_a_lost_reader_does_not_end_the_build() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    with make_listener("plain", Gone(), Clock()) as listener:
+    with open_listener("plain", Gone(), Clock()) as listener:
         listener(Cached(BASE))
         listener(Cached(MAKE))
 
@@ -169,7 +176,7 @@ def test_a_poor_encoding_does_not_end_the_build() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
 
-    with make_listener("plain", stream, Clock()) as listener:
+    with open_listener("plain", stream, Clock()) as listener:
         listener(Cached(Job(1, "RUN echo käse \udcff")))
 
     assert raw.getvalue() == b"#1 RUN echo k?se ?\n#1 CACHED\n"

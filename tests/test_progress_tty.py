@@ -11,9 +11,8 @@ import pytest
 from rich.console import Console
 
 from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
-from builder.progress import tty
+from builder.progress import open_listener, tty
 from builder.progress.board import Board
-from builder.progress.choose import make_listener
 from builder.progress.picture import final, live
 from builder.progress.text import columns_of
 from builder.progress.tty import painted
@@ -127,6 +126,21 @@ def test_a_failed_job_shows_all_of_its_last_output() -> None:
     assert lines[4:-1] == [f"1.000 line {number}" for number in range(1, 41)]
 
 
+def test_a_job_that_begins_and_is_then_found_in_the_cache_is_cached() -> None:
+    assert "CACHED" in picture(Started(MAKE, 0.0), Cached(MAKE), Finished(MAKE, 1.0))[1]
+
+
+def test_what_ends_after_the_first_failure_was_canceled_by_it() -> None:
+    board = board_of(
+        *(Started(MAKE, 0.0), Started(TEST, 0.0), *outputs(TEST, 3)),
+        *(Failed(MAKE, 3.0, "ended with 2"), Failed(TEST, 3.1, "cancelled")),
+    )
+
+    lines = [line.text for line in final(board, started=0.0, now=3.1, columns=60)]
+
+    assert [line.split()[1] for line in lines[1:]] == ["ERROR", "CANCELED"]
+
+
 def test_an_interrupted_job_is_called_so() -> None:
     lines = [line.text for line in final(board_of(Started(MAKE, 0.0)), started=0.0, now=3.0, columns=40)]
 
@@ -160,7 +174,7 @@ def test_the_live_view_gives_way_to_the_whole_list(monkeypatch: pytest.MonkeyPat
                 drawn.set()
             return stream.write(text)
 
-    with make_listener("tty", Terminal(), lambda: 1.0) as listener:
+    with open_listener("tty", Terminal(), lambda: 1.0) as listener:
         listener(Started(MAKE, 0.0))
         listener(Output(MAKE, b"hello\n", 0.5))
         assert drawn.wait(20)
@@ -178,7 +192,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_build(monkeypatch: pytest.Mo
             asked.set()
             raise OSError(5, "Input/output error")
 
-    with make_listener("tty", Gone(), lambda: 1.0) as listener:
+    with open_listener("tty", Gone(), lambda: 1.0) as listener:
         listener(Started(MAKE, 0.0))
         assert asked.wait(20)
         listener(Finished(MAKE, 1.0))
@@ -189,9 +203,9 @@ def test_a_cached_build_imports_no_rich_and_starts_no_thread(mode: str) -> None:
     script = textwrap.dedent(f"""
         import io, sys, threading
         from builder.events import Cached, Finished, Job, Started
-        from builder.progress.choose import make_listener
+        from builder.progress import open_listener
         stream = io.StringIO()
-        with make_listener({mode!r}, stream, lambda: 0.0) as listener:
+        with open_listener({mode!r}, stream, lambda: 0.0) as listener:
             for number in range(1, 5):
                 listener(Cached(Job(number, "step")))
             assert threading.active_count() == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
-from builder.progress.text import LineBuffer, clean, title
+from builder.progress.text import LineBuffer, title
 
 KEPT_LINES = 500
 """Lines of output that a job keeps, for the case that it fails."""
@@ -18,6 +18,8 @@ class State(Enum):
     DONE = "done"
     CACHED = "cached"
     FAILED = "failed"
+    CANCELED = "canceled"
+    """Ended because another job failed."""
 
 
 @dataclass(slots=True)
@@ -29,7 +31,6 @@ class Row:
     state: State = State.RUNNING
     started: float = 0.0
     ended: float = 0.0
-    message: str = ""
     output: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     """Seconds since the start of the job, and a line."""
     parts: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -61,9 +62,9 @@ class Board:
         return sum(row.state is not State.RUNNING for row in self.rows.values())
 
     @property
-    def failed(self) -> list[Row]:
-        """Rows of the jobs that failed."""
-        return [row for row in self.rows.values() if row.state is State.FAILED]
+    def failed(self) -> Row | None:
+        """The row of the job that failed first, and by that ended all others."""
+        return next((row for row in self.rows.values() if row.state is State.FAILED), None)
 
     def apply(self, event: Event) -> None:
         """Take note of one event."""
@@ -81,13 +82,14 @@ class Board:
                 row.output.extend((at - row.started, line) for line in row.lines.feed(data))
             case Progress(part=part, done=done, total=total):
                 row.parts[part] = (done, total)
-            case Finished():
+            case Finished() if row.state is State.RUNNING:
                 row.state, row.ended = State.DONE, at
                 # A thousand jobs that went well need not keep what they said.
                 row.output.clear()
-            case Failed(message=message):
+            case Failed():
                 row.output.extend((at - row.started, line) for line in row.lines.finish())
-                row.state, row.ended, row.message = State.FAILED, at, clean(message)
+                row.state = State.CANCELED if self.failed else State.FAILED
+                row.ended = at
 
     def _row(self, job: Job, at: float) -> Row:
         row = self.rows.get(job.number)

@@ -9,7 +9,7 @@ from builder.events import Listener
 Mode = Literal["auto", "tty", "plain", "quiet"]
 
 
-def make_listener(mode: Mode, stream: TextIO, clock: Callable[[], float]) -> AbstractContextManager[Listener]:
+def open_listener(mode: Mode, stream: TextIO, clock: Callable[[], float]) -> AbstractContextManager[Listener]:
     """A listener that writes to `stream` until its context is left; `auto` means tty on a terminal, else plain.
 
     `clock` is the one that the times of events are of. The listener shows what failed commands printed, in every mode.

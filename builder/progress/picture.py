@@ -28,12 +28,19 @@ class Line(NamedTuple):
     tone: Tone = Tone.PLAIN
 
 
-_MARKS = {State.RUNNING: "", State.DONE: "", State.CACHED: "CACHED ", State.FAILED: "ERROR "}
+_MARKS = {
+    State.RUNNING: "",
+    State.DONE: "",
+    State.CACHED: "CACHED ",
+    State.FAILED: "ERROR ",
+    State.CANCELED: "CANCELED ",
+}
 _TONES = {
     State.RUNNING: Tone.PLAIN,
     State.DONE: Tone.ENDED,
     State.CACHED: Tone.ENDED,
     State.FAILED: Tone.FAILED,
+    State.CANCELED: Tone.ENDED,
 }
 
 
@@ -55,21 +62,22 @@ def live(board: Board, *, started: float, now: float, columns: int, lines: int) 
 
 
 def final(board: Board, *, started: float, now: float, columns: int) -> list[Line]:
-    """The whole board after a build: every job, the warnings, and all that the failed jobs printed last."""
+    """The whole board after a build: every job, the warnings, and all that the failed job printed last."""
     finished = " FINISHED" if board.ended == board.total and not board.failed else ""
     header = f"[+] Building {now - started:.1f}s ({board.ended}/{board.total}){finished}"
     rows = sorted(board.rows.values(), key=lambda row: row.number)
     return [
         Line(cut(header, columns)),
-        *(_row(row, now, columns, stopped="CANCELED ") for row in rows),
+        *(_row(row, now, columns, interrupted=True) for row in rows),
         *(Line(f"WARNING: {warning_text(warning)}", Tone.WARNING) for warning in board.warnings),
-        *(Line(text, Tone.OUTPUT) for row in board.failed for text in failure(row)),
+        *(Line(text, Tone.OUTPUT) for text in failure(board)),
     ]
 
 
-def failure(row: Row) -> Iterable[str]:
-    """What a failed job printed last, between two rules; nothing if it printed nothing."""
-    if not row.output:
+def failure(board: Board) -> Iterable[str]:
+    """What the failed job printed last, between two rules; nothing if none failed, or it printed nothing."""
+    row = board.failed
+    if row is None or not row.output:
         return
     yield "------"
     yield f" > {row.title}:"
@@ -78,8 +86,8 @@ def failure(row: Row) -> Iterable[str]:
     yield "------"
 
 
-def _row(row: Row, now: float, columns: int, stopped: str = "") -> Line:
-    mark = _MARKS[row.state] or (stopped if row.state is State.RUNNING else "")
+def _row(row: Row, now: float, columns: int, *, interrupted: bool = False) -> Line:
+    mark = _MARKS[State.CANCELED if interrupted and row.state is State.RUNNING else row.state]
     return Line(two_sides(f" => {mark}{row.title}", f"{row.seconds(now):.1f}s", columns), _TONES[row.state])
 
 

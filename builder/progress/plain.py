@@ -19,6 +19,7 @@ PROGRESS_INTERVAL = 5.0
 @dataclass(slots=True)
 class _Item:
     started: float
+    cached: bool = False
     lines: LineBuffer = field(default_factory=LineBuffer)
     told: dict[str, float] = field(default_factory=dict)
     """When each part was last written of; infinite once it is complete."""
@@ -55,7 +56,7 @@ class Plain:
                 case Started(job, at):
                     self._item(job, at)
                 case Cached(job):
-                    self._item(job, 0.0)
+                    self._item(job, 0.0).cached = True
                     self._write(job.number, ["CACHED"])
                 case Output(job, data, at):
                     item = self._item(job, at)
@@ -89,10 +90,10 @@ class Plain:
     def _end(self, event: Finished | Failed, seconds: float) -> None:
         number = event.job.number
         self._output(event.job, seconds, self._items[number].lines.finish())
-        if isinstance(event, Finished):
-            self._write(number, [f"DONE {seconds:.1f}s"])
-        else:
+        if isinstance(event, Failed):
             self._write(number, [f"ERROR: {clean(line)}" for line in event.message.splitlines() or [""]])
+        elif not self._items[number].cached:  # a job may begin, and then find its result in the cache
+            self._write(number, [f"DONE {seconds:.1f}s"])
 
     def _write(self, number: int, lines: list[str]) -> None:
         if lines:

@@ -11,7 +11,7 @@ from builder.progress.sink import Sink
 
 
 class Quiet:
-    """Keeps the last lines of every running job, and shows those of failed ones at the end. Called from any thread."""
+    """Keeps the last lines of each running job, and shows those of the failed one at the end; called from any thread."""
 
     def __init__(self, stream: TextIO) -> None:
         self._sink = Sink(stream)
@@ -24,10 +24,9 @@ class Quiet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show the output of the failed jobs."""
+        """Show the output of the failed job."""
         with self._lock:
-            for row in self._board.failed:
-                self._sink.write("".join(line + "\n" for line in failure(row)))
+            self._sink.write("".join(line + "\n" for line in failure(self._board)))
 
     def __call__(self, event: Event) -> None:
         """Take note of the event."""
