@@ -11,7 +11,7 @@ from builder.progress.sink import Sink
 
 
 class Quiet:
-    """Keeps the last lines of each running job, and shows those of the failed one at the end; called from any thread."""
+    """Keeps the last lines of each running job, for the one that fails; called from any thread."""
 
     def __init__(self, stream: TextIO) -> None:
         self._sink = Sink(stream)

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Make `debian:12`, the base of the examples, from Debian's own packages: an OCI image layout of one layer.
+
+No registry of images is needed, only the package mirror that this machine uses anyway. What the machine needs to reach
+package registries becomes part of the image, so that RUN reaches them too and the Dockerfiles stay ordinary: its apt
+mirror and apt's options of transport (`Acquire::http::Proxy` and the like), the certificates below
+/usr/local/share/ca-certificates, /etc/pip.conf and /etc/npmrc. Such an image is for this machine: do not publish it.
+
+The same packages give the same bytes. Run it in the environment that `scripts/demo` makes.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from layers.entry import Change, Kind
+from layers.layer import write_layer
+from layers.layout import Layout
+from layers.oci import CONFIG, MANIFEST, Descriptor, History, ImageConfig, Manifest, Platform, RunConfig
+from layers.tar import read_tar
+
+NAME = "docker.io/library/debian:12"
+SUITE = "bookworm"
+RELEASED = 1686355200
+"""The day of the release, 2023-06-10, in seconds: no file of the image is younger, whenever it is made."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Of the machine that makes the image, or made anew for every container.
+LEFT_OUT = re.compile(r"dev/.+|etc/hostname|etc/resolv\.conf|var/log/(apt|dpkg|bootstrap).*")
+TRANSPORT = re.compile(r"Acquire::(https?|Check-|Retries|Force|Max-).*[^:\s] \"[^\"]+\";")
+# As in Debian's official images: nothing that apt can fetch again stays in a layer.
+LEAN = (
+    'Acquire::Languages "none";',
+    'APT::Keep-Downloaded-Packages "false";',
+    'Dir::Cache::pkgcache "";',
+    'Dir::Cache::srcpkgcache "";',
+)
+MACHINE_FILES = ("/usr/local/share/ca-certificates", "/etc/pip.conf", "/etc/npmrc")
+
+
+def main() -> int:
+    """Make the layout, unless it is there."""
+    parser = argparse.ArgumentParser(description="make the base image of the examples")
+    parser.add_argument("layout", help="the folder to make")
+    parser.add_argument("--refresh", action="store_true", help="make it again, with the packages of today")
+    options = parser.parse_args()
+    if not options.refresh and os.path.isdir(options.layout) and Layout(options.layout).resolve(NAME):
+        return 0
+    if not shutil.which("mmdebstrap"):
+        print("base_image: mmdebstrap is missing; as root: apt-get install mmdebstrap", file=sys.stderr)
+        return 1
+    os.makedirs(os.path.dirname(os.path.abspath(options.layout)), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(options.layout))) as folder:
+        rootfs = os.path.join(folder, "rootfs.tar")
+        bootstrap(rootfs)
+        made = os.path.join(folder, "layout")
+        with open(rootfs, "rb") as stream:
+            layout = Layout(made)
+            layout.tag(NAME, put_image(stream, layout))
+        shutil.rmtree(options.layout, ignore_errors=True)
+        os.rename(made, options.layout)
+    return 0
+
+
+def bootstrap(rootfs: str) -> None:
+    """Install the smallest Debian into a tar file. As root this needs neither mount nor unshare."""
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
+    command += [f"--aptopt={line}" for line in (*LEAN, *apt_transport())]
+    # Between the essential packages and ca-certificates, whose installation takes them up.
+    command += [
+        f'--essential-hook=mkdir -p "$1"{os.path.dirname(path)} && cp -rL {path} "$1"{os.path.dirname(path)}/'
+        for path in MACHINE_FILES
+        if os.path.exists(path)
+    ]
+    command += [SUITE, rootfs, *apt_mirrors()]
+    subprocess.run(command, env={**os.environ, "SOURCE_DATE_EPOCH": str(RELEASED)}, check=True)
+
+
+def apt_transport() -> list[str]:
+    """The machine's own options of how packages are fetched, as lines of apt.conf."""
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
+    return [line for line in dump.splitlines() if TRANSPORT.fullmatch(line)]
+
+
+def apt_mirrors() -> list[str]:
+    """Where this machine has the suite from, as lines of sources.list; none lets mmdebstrap choose."""
+    form = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in dict.fromkeys(lines) if line.split()[2].startswith(SUITE)]
+
+
+def put_image(rootfs: BinaryIO, layout: Layout) -> Descriptor:
+    """Turn the tar into an image in the layout."""
+    day = "2023-06-10T00:00:00Z"
+    layer, _ = write_layer(changes(rootfs), layout)
+    config = ImageConfig(
+        platform=Platform.host(),
+        config=RunConfig(env=(f"PATH={PATH}",), cmd=("bash",)),
+        diff_ids=(layer.diff_id,),
+        history=(History(created=day, created_by=f"mmdebstrap --variant=minbase {SUITE}"),),
+        created=day,
+    )
+    manifest = Manifest(layout.put(config.serialise(), CONFIG), (layer.descriptor,))
+    return layout.put(manifest.serialise(), MANIFEST)
+
+
+def changes(rootfs: BinaryIO) -> Iterator[Change]:
+    """The entries of the tar that belong into an image."""
+    for entry, stream in read_tar(rootfs):
+        if entry.path and not LEFT_OUT.fullmatch(entry.path):
+            yield Change(entry, stream if entry.kind is Kind.FILE else None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
