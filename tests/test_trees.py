@@ -1,0 +1,170 @@
+"""Unpacked layers: made once, whole or not at all."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cache.store import Store
+from layers.digest import Digest
+from layers.entry import Change, Entry, Kind
+from layers.errors import ImageError, PybuildError
+from layers.layer import Layer, write_layer
+
+DIFF_ID = Digest.of(b"diff")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(str(tmp_path / "state"))
+    yield store
+    store.close()
+
+
+def write(store: Store, **files: bytes) -> Layer:
+    changes = [Change(Entry(name, Kind.FILE, size=len(data)), data) for name, data in sorted(files.items())]
+    layer, _ = write_layer(changes, store.layout)
+    return layer
+
+
+def upper(store: Store, text: str = "x") -> str:
+    """The upper directory of a step that has just run."""
+    folder = os.path.join(store.temporary("run"), "upper")
+    os.mkdir(folder)
+    Path(folder, "file").write_text(text)
+    return folder
+
+
+def leftovers(store: Store) -> list[str]:
+    return os.listdir(os.path.join(store.root, "tmp"))
+
+
+def test_upper_directory_becomes_a_tree(store: Store) -> None:
+    folder = upper(store)
+
+    path = store.trees.adopt(DIFF_ID, folder)
+
+    assert path == store.trees.path(DIFF_ID)
+    assert store.trees.has(DIFF_ID)
+    assert Path(path, "file").read_text() == "x"
+    assert not os.path.exists(folder)
+
+
+def test_second_tree_of_a_layer_is_dropped(store: Store) -> None:
+    path = store.trees.adopt(DIFF_ID, upper(store, "first"))
+    folder = upper(store, "second")
+
+    store.trees.adopt(DIFF_ID, folder)
+
+    assert Path(path, "file").read_text() == "first"
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.kernel
+def test_layer_is_unpacked_once(store: Store) -> None:
+    layer = write(store, a=b"text")
+    path = store.trees.ensure(layer, store.layout, ())
+    before = os.stat(path).st_ino
+
+    again = store.trees.ensure(layer, store.layout, ())
+
+    assert (again, os.stat(again).st_ino) == (path, before)
+    assert Path(path, "a").read_bytes() == b"text"
+    assert leftovers(store) == []
+
+
+@pytest.mark.kernel
+def test_builds_that_need_the_same_tree_wait_for_one_another(store: Store) -> None:
+    layer = write(store, a=b"text")
+    inodes = []
+
+    def work() -> None:
+        inodes.append(os.stat(store.trees.ensure(layer, store.layout, ())).st_ino)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(inodes) == 4
+    assert len(set(inodes)) == 1
+
+
+@pytest.mark.kernel
+def test_layer_that_is_not_what_the_image_says_gives_no_tree(store: Store) -> None:
+    layer = write(store, a=b"text")
+    forged = Layer(DIFF_ID, layer.descriptor, layer.size)
+
+    with pytest.raises(ImageError, match="unpacks to"):
+        store.trees.ensure(forged, store.layout, ())
+
+    assert not store.trees.has(DIFF_ID)
+    assert leftovers(store) == []
+
+
+@pytest.mark.kernel
+def test_damaged_blob_gives_no_tree(store: Store) -> None:
+    layer = write(store, a=b"text")
+    blob = Path(store.layout.path(layer.descriptor.digest))
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    blob.chmod(0o600)
+    blob.write_bytes(data)
+
+    with pytest.raises(PybuildError):
+        store.trees.ensure(layer, store.layout, ())
+
+    assert not store.trees.has(layer.diff_id)
+
+
+@pytest.mark.kernel
+def test_tree_of_an_earlier_boot_that_was_never_flushed_is_made_again(store: Store) -> None:
+    layer = write(store, a=b"text")
+    path = store.trees.ensure(layer, store.layout, ())
+    Path(path + ".fresh").write_text("an earlier boot")
+    Path(path, "a").write_bytes(b"")
+
+    assert not store.trees.has(layer.diff_id)
+    store.trees.ensure(layer, store.layout, ())
+
+    assert Path(path, "a").read_bytes() == b"text"
+
+
+def test_tree_that_was_flushed_outlives_the_boot(store: Store) -> None:
+    path = store.trees.adopt(DIFF_ID, upper(store))
+
+    store.trees.settle()
+
+    assert not os.path.exists(path + ".fresh")
+    assert store.trees.has(DIFF_ID)
+
+
+def test_settling_without_any_tree_is_no_error(store: Store) -> None:
+    store.trees.settle()
+
+
+@pytest.mark.kernel
+def test_trees_of_another_id_mapping_are_not_seen(store: Store) -> None:
+    """What root unpacked has owners that mean other users in a user namespace."""
+    store.trees.adopt(DIFF_ID, upper(store))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            import ctypes
+
+            assert ctypes.CDLL(None).unshare(0x10000000) == 0
+            os.write(writer, b"seen" if store.trees.has(DIFF_ID) else b"not seen")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+    answer = os.read(reader, 100)
+
+    assert answer == b"not seen"
+    assert store.trees.has(DIFF_ID)
+    os.close(reader)
+    os.close(writer)
