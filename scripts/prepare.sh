@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Read by the other scripts, from the top of the project: what they need from the machine.
 # It changes nothing but .venv and .cache, unless the user is root: then missing Debian packages are installed.
 
@@ -26,7 +27,8 @@ install() {
         return 0
     fi
     say "installing$missing"
-    # shellcheck disable=SC2086 - several words are meant
+    # Several words are meant.
+    # shellcheck disable=SC2086
     { DEBIAN_FRONTEND=noninteractive apt-get update -q &&
         DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing; } \
         >.cache/apt.log 2>&1 || {
