@@ -3,14 +3,15 @@
 import re
 import unicodedata
 
+# Both are texts, which re compiles when they are first used: most builds never need them.
 # ECMA-48: control sequences (5.4), control strings up to their terminator (5.6), and two-character escapes (5.3).
-_SEQUENCES = re.compile(
+_SEQUENCES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]"
 )
 # Controls except tab; marks that turn the direction of text around; line separators; lone surrogates.
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 LONGEST_LINE = 16384
 """Characters of output without a line end that are kept before they count as a line."""
@@ -20,7 +21,7 @@ def clean(text: str) -> str:
     """The text without control sequences, and with U+FFFD for any control character that is left, tabs excepted."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub("\ufffd", _SEQUENCES.sub("", text))
+    return re.sub(_UNSAFE, "\ufffd", re.sub(_SEQUENCES, "", text))
 
 
 def title(text: str) -> str:
