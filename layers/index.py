@@ -155,7 +155,7 @@ class IndexBuilder:
         ImageError for an entry that could not be unpacked either.
         """
         effect, entry, replaces = self._landing.place(entry)
-        if effect is Effect.ENTRY:
+        if effect in {Effect.ENTRY, Effect.BORROW}:
             if replaces is not None:
                 self._remove(entry, replaces)
             if entry.kind is Kind.HARDLINK:

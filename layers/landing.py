@@ -15,6 +15,8 @@ from layers.errors import ImageError
 MOST_LINKS = 40
 """Symlinks followed for one path; the kernel's limit (path_resolution(7))."""
 
+_LONGEST = 4096
+"""PATH_MAX of Linux: no process could name more, and a deep tree takes its depth in memory for each folder."""
 _RESERVED_PREFIX = WHITEOUT_PREFIX + WHITEOUT_PREFIX
 _NOBODY = 2**32 - 1
 """(uid_t) -1, which chown(2) reads as "leave it"."""
@@ -24,7 +26,9 @@ class Effect(Enum):
     """What a tar entry does to the tree."""
 
     ENTRY = auto()
-    """It stands at its path."""
+    """It stands at its path; a HARDLINK is a further name of a file of this layer."""
+    BORROW = auto()
+    """It is a hard link to a file of a layer below, which no layer can share: it stands for a copy."""
     WHITEOUT = auto()
     """It hides its path of the layers below."""
     OPAQUE = auto()
@@ -66,6 +70,8 @@ class Landing:
             entry = entry._replace(path=path)
         if entry.kind is Kind.CHARACTER and entry.device == (0, 0):  # overlay's own form of a whiteout, seen in tars
             return Placed(Effect.WHITEOUT, entry, self._kinds.get(path))
+        if "\0" in entry.target:
+            raise ImageError(f"the layer has a link {entry.path!r} to the name {entry.target!r}")
         if entry.kind is Kind.HARDLINK:
             return self._place_hard_link(entry)
         return Placed(Effect.ENTRY, _with_owner(entry), self._put(path, entry.kind, entry.target))
@@ -94,12 +100,14 @@ class Landing:
         folder = self._folder(folder)
         target = f"{folder}/{name}" if folder else name
         kind = self._kinds.get(target, Kind.HARDLINK)
-        if kind is Kind.DIRECTORY:
-            raise ImageError(f"the layer has a hard link {entry.path!r} to the folder {target!r}")
+        if kind is Kind.DIRECTORY or target.startswith(entry.path + "/"):
+            raise ImageError(f"the layer has a hard link {entry.path!r} to {target!r}, which is no file")
         entry = entry._replace(target=target)
-        if target == entry.path and target in self._kinds:
+        is_here = target in self._kinds
+        if is_here and target == entry.path:
             return Placed(Effect.NOTHING, entry, kind)
-        return Placed(Effect.ENTRY, entry, self._put(entry.path, kind, self._links.get(target, "")))
+        replaces = self._put(entry.path, kind, self._links.get(target, ""))
+        return Placed(Effect.ENTRY if is_here else Effect.BORROW, entry, replaces)
 
     def _put(self, path: str, kind: Kind, target: str) -> Kind | None:
         """Let `kind` stand at `path`; returns what stood there."""
@@ -137,6 +145,8 @@ class Landing:
                 here = here.rpartition("/")[0]
                 continue
             path = f"{here}/{name}" if here else name
+            if len(path) > _LONGEST:
+                raise ImageError(f"the layer has a path of more than {_LONGEST} bytes: {path[:40]!r}...")
             kind = self._kinds.setdefault(path, Kind.DIRECTORY)
             if kind is Kind.DIRECTORY:
                 here = path

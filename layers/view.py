@@ -3,10 +3,10 @@
 import os
 from collections.abc import Sequence
 
+from layers import paths
 from layers.entry import Entry, Kind
 from layers.errors import ImageError
 from layers.index import LayerIndex
-from layers.landing import MOST_LINKS
 
 
 class View:
@@ -20,8 +20,8 @@ class View:
         self._indexes = tuple(indexes)
         self._layers: dict[str, tuple[int, ...]] = {}
         """Folder -> the layers that have something in it which is seen, uppermost first."""
-        self._resolved: dict[str, tuple[str, int]] = {"": ("", 0)}
-        """Folder as it was named -> without symlinks, and how many were on the way."""
+        self._resolved: dict[str, str] = {}
+        """Folder as it was named -> without symlinks."""
 
     def lookup(self, path: str) -> Entry | None:
         """What stands at the path, no symlink followed.
@@ -55,11 +55,16 @@ class View:
 
         `..` stays within the root; components that are not there stay as they are. ImageError after 40 symlinks.
         """
-        folder, _, name = path.rstrip("/").rpartition("/")
-        known = self._resolved.get(folder)
-        if known is None:
-            known = self._resolved[folder] = self._walk(("", 0), folder, path, follow_last=True)
-        return self._walk(known, name, path, follow_last=follow_last)[0]
+        folder, _, name = path.rpartition("/")
+        real = self._resolved.get(folder)
+        if real is None:
+            real = self._resolved[folder] = paths.resolve(self.lookup, folder)
+        path = f"{real}/{name}" if real else name
+        if name not in {"", ".", ".."}:
+            entry = self.lookup(path) if follow_last else None
+            if entry is None or entry.kind is not Kind.SYMLINK:
+                return path
+        return paths.resolve(self.lookup, path, follow_last=follow_last)
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file that the indexes carry, such as /etc/passwd; symlinks are followed."""
@@ -112,29 +117,3 @@ class View:
             if folder in index.whiteouts or folder in index.opaque:
                 break
         return tuple(seen)
-
-    def _walk(self, start: tuple[str, int], rest: str, whole: str, *, follow_last: bool) -> tuple[str, int]:
-        """Go on from a resolved folder; returns where it ends, and the number of symlinks from the root to there."""
-        here, links = start
-        ahead = _parts(rest)
-        while ahead:
-            name = ahead.pop()
-            if name == "..":
-                here = here.rpartition("/")[0]
-                continue
-            path = f"{here}/{name}" if here else name
-            entry = self.lookup(path) if ahead or follow_last else None
-            if entry is None or entry.kind is not Kind.SYMLINK:
-                here = path
-                continue
-            links += 1
-            if links > MOST_LINKS:
-                raise ImageError(f"{whole!r} leads through more than {MOST_LINKS} symbolic links of the image")
-            here = "" if entry.target.startswith("/") else here
-            ahead += _parts(entry.target)
-        return here, links
-
-
-def _parts(path: str) -> list[str]:
-    """The components of a path, last one first."""
-    return [part for part in path.split("/") if part not in {"", "."}][::-1]

@@ -1,0 +1,97 @@
+"""What a command changed, from the upper directory of the overlay in which it ran."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from layers import inode
+from layers.entry import Change, Entry, Kind, whiteout
+from layers.errors import StoreError
+from layers.view import View
+
+_SECOND = 1_000_000_000
+
+
+def overlay_changes(upper: str, lower: View) -> Iterator[Change]:
+    """The changes that an upper directory makes to the layers below, in the order of a layer's tar.
+
+    Folders come before what is in them, names sorted by their bytes, but the whiteouts of a folder first; content is
+    given as absolute paths. A changed path brings the folders above it. What the kernel copied up without need: a
+    folder that is as it was and has no change in it is left out; a file is not, since only its bytes could tell.
+    Sockets are left out too. StoreError if the directory cannot be read.
+    """
+    try:
+        yield from _changes(os.path.abspath(upper), lower)
+    except OSError as error:
+        raise StoreError(f"the changes in {upper} cannot be read: {error.strerror}") from error
+
+
+class _Folder(NamedTuple):
+    """A folder of the upper directory on the way to where the walk is."""
+
+    entry: Entry
+    is_opaque: bool
+    """Whether nothing of the layers below is seen in it, by its own mark or one above."""
+    rest: Iterator[os.DirEntry[str]]
+    """What is still to come of it."""
+
+
+def _changes(upper: str, lower: View) -> Iterator[Change]:
+    root = inode.describe(upper, os.lstat(upper), "")
+    assert root is not None, "the upper directory is a folder"
+    before = lower.lookup("")
+    if before is None or _differ(root._replace(mtime_ns=before.mtime_ns), before):
+        yield Change(root)
+    unchanged: list[Entry] = []  # folders above, or at, the place of the walk that may have no change in them
+    hidden, folder = _enter(upper, root, lower, is_opaque=inode.is_opaque(upper))
+    yield from hidden
+    way = [folder]
+    while way:
+        found = next(way[-1].rest, None)
+        if found is None:
+            left = way.pop().entry
+            if unchanged and unchanged[-1] is left:
+                unchanged.pop()
+            continue
+        parent = way[-1]
+        path = f"{parent.entry.path}/{found.name}" if parent.entry.path else found.name
+        entry = inode.describe(found.path, found.stat(follow_symlinks=False), path)
+        if entry is None:
+            continue
+        hidden = []
+        if entry.kind is Kind.DIRECTORY:
+            is_opaque = parent.is_opaque or inode.is_opaque(found.path)
+            hidden, folder = _enter(found.path, entry, lower, is_opaque=is_opaque)
+            way.append(folder)
+            if not hidden and not _differ(entry, lower.lookup(path)):
+                unchanged.append(entry)
+                continue
+        yield from map(Change, unchanged)
+        unchanged.clear()
+        yield Change(entry, found.path if entry.kind is Kind.FILE else None)
+        yield from hidden
+
+
+def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> tuple[list[Change], _Folder]:
+    """The whiteouts of a folder, and the folder with what else is in it still to come."""
+    with os.scandir(place) as scan:
+        items = sorted(scan, key=lambda item: os.fsencode(item.name))
+    marks = {item.name for item in items if inode.is_whiteout(item.stat(follow_symlinks=False))}
+    kept = [item for item in items if item.name not in marks]
+    prefix = f"{entry.path}/" if entry.path else ""
+    if is_opaque:
+        names = {item.name for item in kept}
+        below = (child.path.rpartition("/")[2] for child in lower.children(entry.path))
+        gone = [name for name in below if name not in names]
+    else:
+        gone = sorted((name for name in marks if lower.lookup(prefix + name)), key=os.fsencode)
+    return [whiteout(prefix + name) for name in gone], _Folder(entry, is_opaque, iter(kept))
+
+
+def _differ(entry: Entry, before: Entry | None) -> bool:
+    """Whether two folders differ in what a layer says of them; layers say times in whole seconds."""
+    if before is None:
+        return True
+    mtime_ns = entry.mtime_ns if entry.mtime_ns // _SECOND != before.mtime_ns // _SECOND else before.mtime_ns
+    xattrs = tuple(xattr for xattr in before.xattrs if not inode.is_private(xattr[0]))
+    return entry._replace(mtime_ns=mtime_ns) != before._replace(xattrs=xattrs)
