@@ -122,7 +122,7 @@ def _stored(entry: Json) -> Login | None:
         return _identity_token()
     if auth := texts.get("auth"):
         try:
-            username, _, password = base64.b64decode(auth).decode().partition(":")
+            username, _, password = base64.b64decode(auth, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError) as error:
             raise ValueError("an auth is not base64 of USER:PASSWORD") from error
         # Old versions of Docker padded with NUL.
