@@ -69,10 +69,12 @@ class FileTable:
     def __init__(self, database: Database, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._database = database
         self._clock = clock
+        self._folders: dict[str, FolderTable] = {}
 
     def folder(self, path: str) -> "FolderTable":
-        """What is remembered of one folder; its real path names it."""
-        return FolderTable(self._database, os.path.realpath(path), self._clock)
+        """What is remembered of one folder; its real path names it, and the same path gives the same table."""
+        root = os.path.realpath(path)
+        return self._folders.setdefault(root, FolderTable(self._database, root, self._clock))
 
 
 class FolderTable:
@@ -99,7 +101,11 @@ class FolderTable:
         known = self._known.get(name)
         if known and known[0] == stamp_of(stat):
             return Digest(known[1])
-        return self._read(path)
+        digest, stamp = self._read(path)
+        if stamp:
+            self._known[name] = stamp, digest
+            self._fresh.append((self._key, name, stamp, digest))
+        return digest
 
     def verdicts(self, rules: Digest) -> dict[str, int]:
         """What one set of ignore rules says of paths that were seen before."""
@@ -139,8 +145,8 @@ class FolderTable:
         rows = self._database.rows("SELECT path, stamp, digest FROM files WHERE folder = ?", (self._key,))
         return {path: (stamp, digest) for path, stamp, digest in rows}  # type: ignore[misc]  # as the schema says
 
-    def _read(self, path: str) -> Digest:
-        """Hash a file, and remember the digest if a later change of the file is sure to show in its stat."""
+    def _read(self, path: str) -> tuple[Digest, bytes]:
+        """Hash a file. Its stamp is empty if a later change of the file might not show in its stat."""
         started = self._clock()
         fd = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -149,9 +155,8 @@ class FolderTable:
             after = os.fstat(fd)
         finally:
             os.close(fd)
-        if stamp_of(before) == stamp_of(after) and not _is_racy(after, started):
-            self._fresh.append((self._key, os.fsencode(path), stamp_of(after), digest))
-        return digest
+        sure = stamp_of(before) == stamp_of(after) and not _is_racy(after, started)
+        return digest, stamp_of(after) if sure else b""
 
 
 def _is_racy(stat: os.stat_result, now: int) -> bool:

@@ -14,6 +14,9 @@ from layers.oci import Descriptor
 
 _FIELDS = "key, operation, parent, material, diff_id, unpacked, media_type, digest, size, created, seconds"
 
+_USE_IS_OLD = 3600.0
+"""Seconds. Writing to the database costs some 5 ms when it is closed, which builds in a row need not pay each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -70,11 +73,12 @@ class Records:
         )
 
     def touch(self, keys: Iterable[Digest]) -> None:
-        """Note that records were of use now."""
+        """Note that records were of use now, to the hour."""
         now = self._clock()
+        query = "UPDATE records SET used = ? WHERE key = ? AND used < ?"
         # Only pruning reads this: a full disk is no reason to end a build that needs nothing more.
         with suppress(StoreError):
-            self._database.write(("UPDATE records SET used = ? WHERE key = ?", [(now, key) for key in keys]))
+            self._database.write((query, [(now, key, now - _USE_IS_OLD) for key in keys]))
 
     def find_content(self, selector: Digest) -> Digest | None:
         """The digest of a part of some stack of layers, if it was worked out before.

@@ -158,6 +158,13 @@ def test_rows_of_files_that_are_gone_are_dropped_when_they_are_many(folder: Fold
     assert folder._database.rows("SELECT count(*) FROM files") == [(1,)]
 
 
+def test_two_looks_at_one_folder_share_what_was_read(folder: Folder) -> None:
+    (folder.root / "a").write_bytes(b"one")
+    files = FileTable(folder._database, clock=lambda: folder.clock_ns)
+
+    assert files.folder(str(folder.root)) is files.folder(str(folder.root / "."))
+
+
 def test_verdicts_are_kept_for_each_set_of_rules(folder: Folder) -> None:
     odd = os.fsdecode(b"\xff")
     folder.open().save_verdicts(RULES, {"a": 0, "b/c": 2, odd: 1})

@@ -108,18 +108,16 @@ def test_parts_of_a_key_can_be_read_back(records: Records, layout: Layout) -> No
 def test_use_is_noted(database: Database, layout: Layout) -> None:
     Records(database, layout, clock=lambda: 1000.0).add(record(layout.put(b"blob", LAYER_GZIP)))
 
-    Records(database, layout, clock=lambda: 2000.0).touch([KEY])
+    Records(database, layout, clock=lambda: 5000.0).touch([KEY])
 
-    assert database.rows("SELECT used FROM records") == [(2000.0,)]
+    assert database.rows("SELECT used FROM records") == [(5000.0,)]
 
 
-def test_full_disk_does_not_end_a_build_that_only_notes_its_use(
-    database: Database, layout: Layout, records: Records
-) -> None:
-    records.add(record(layout.put(b"blob", LAYER_GZIP)))
+def test_full_disk_does_not_end_a_build_that_only_notes_its_use(database: Database, layout: Layout) -> None:
+    Records(database, layout, clock=lambda: 1000.0).add(record(layout.put(b"blob", LAYER_GZIP)))
     database.rows("PRAGMA query_only = ON")
 
-    records.touch([KEY])
+    Records(database, layout, clock=lambda: 5000.0).touch([KEY])
 
     assert database.rows("SELECT used FROM records") == [(1000.0,)]
 

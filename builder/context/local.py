@@ -42,6 +42,7 @@ class LocalTree:
         self._listings: dict[str, list[Entry]] = {}
         self._stats: dict[str, os.stat_result] = {}
         self._digests: dict[str, Digest] = {}
+        self._brought_back: dict[str, bool] = {}
 
     def lookup(self, path: str) -> Entry | None:
         """What stands at the path itself; no symlink on the way is followed."""
@@ -108,9 +109,13 @@ class LocalTree:
         if self._ignored is None or not entry.path:
             return True
         verdict = self._ignored.verdict(entry.path)
-        if verdict == Verdict.EXCLUDED_ALONE and entry.kind is Kind.DIRECTORY:
-            return any(map(self._is_seen, self._listing(entry.path)))
-        return verdict == Verdict.INCLUDED
+        if verdict != Verdict.EXCLUDED_ALONE or entry.kind is not Kind.DIRECTORY:
+            return verdict == Verdict.INCLUDED
+        # Remembered, or every folder on the way down would look for it again.
+        seen = self._brought_back.get(entry.path)
+        if seen is None:
+            seen = self._brought_back[entry.path] = any(map(self._is_seen, self._listing(entry.path)))
+        return seen
 
     def _find(self, path: str) -> Entry | None:
         """What is on disk at a path, seen or not, if all above it are folders."""
