@@ -9,7 +9,6 @@ tmp/       what is being written; swept when its owner is gone
 cache.db   records, file digests
 """
 
-import errno
 import fcntl
 import os
 import stat
@@ -21,6 +20,7 @@ from cache.db import Database
 from cache.files import FileTable
 from cache.records import Records
 from cache.trees import Trees, remove
+from layers.blob import NewFile, explained
 from layers.digest import Digest
 from layers.errors import StoreError
 from layers.index import IndexFormatError, LayerIndex
@@ -31,18 +31,7 @@ from layers.view import View
 
 _FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
 _LONG_UNWRITTEN = 3600.0
-"""Seconds after which a file in tmp/ has no writer any more: not all writers hold a lock on theirs."""
-
-_ELSEWHERE = "put the store elsewhere with --root or PYBUILD_ROOT"
-_HINTS = {
-    errno.ENOSPC: f"the disk is full: remove something, or {_ELSEWHERE}",
-    errno.EDQUOT: f"your share of the disk is full: remove something, or {_ELSEWHERE}",
-    errno.EROFS: f"the disk is read-only: {_ELSEWHERE}",
-    errno.EACCES: f"the store must be a folder of yours: {_ELSEWHERE}",
-    errno.EPERM: f"the store must be a folder of yours: {_ELSEWHERE}",
-    errno.ENOTDIR: f"the store must be a folder: {_ELSEWHERE}",
-    errno.EEXIST: f"the store must be a folder: {_ELSEWHERE}",
-}
+"""Seconds after which a file in tmp/ that nobody holds is left over. Earlier, its writer may be about to lock it."""
 
 
 class Store:
@@ -53,7 +42,7 @@ class Store:
         self.root = os.path.abspath(root)
         _create(self.root)
         self.database = Database(self._path("cache.db"))
-        self.layout = Layout(self._path("images"))
+        self.layout = Layout(self._path("images"), temporary=self._path("tmp"))
         self.records = Records(self.database, self.layout)
         self.files = FileTable(self.database)
         self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
@@ -152,14 +141,9 @@ class Store:
     def keep_index(self, diff_id: Digest, index: LayerIndex) -> None:
         """Keep what a layer holds, which was found out when the layer was written or fetched."""
         self._indexes[diff_id] = index
-        path = self._path("indexes", diff_id.hex)
-        temporary = self._path("tmp", f"index-{os.urandom(6).hex()}")
-        with _explained(path), open(temporary, "xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with NewFile(self._path("tmp")) as file:
             file.write(index.serialise())
-            file.flush()
-            os.fsync(file.fileno())
-            os.rename(temporary, path)
+            file.rename(self._path("indexes", diff_id.hex))
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)
@@ -205,5 +189,6 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(f"{path} cannot be written: {reason}", hint=_HINTS.get(error.errno or 0, "")) from error
+        failure = explained(error, path)
+        failure.hint = failure.hint or "the store must be a folder of yours: name another one with --root"
+        raise failure from error
