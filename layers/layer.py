@@ -1,0 +1,120 @@
+"""Layers: written from changes, and read to be verified, with their index made in the same pass."""
+
+import hashlib
+import io
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from layers.compress import Compression, compressor, decompressed
+from layers.digest import Digest
+from layers.entry import Change, Entry, Kind
+from layers.errors import ImageError
+from layers.index import IndexBuilder, LayerIndex
+from layers.layout import Layout
+from layers.oci import Descriptor
+from layers.pipeline import Pipeline
+from layers.tar import TarWriter, read_content, read_tar
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_READ = 1 << 18
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer that is stored, or that a registry has."""
+
+    diff_id: Digest
+    """Of the uncompressed tar (config.md, "Layer DiffID")."""
+    descriptor: Descriptor
+    """Of the blob."""
+    size: int
+    """Bytes of the uncompressed tar."""
+
+
+def write_layer(
+    changes: Iterable[Change],
+    layout: Layout,
+    *,
+    compression: Compression = Compression.GZIP,
+    level: int | None = None,
+) -> tuple[Layer, LayerIndex]:
+    """Write changes, in their order, as a layer; its index is what `read_layer` would make of it.
+
+    The same changes give the same bytes. Of entries with one inode the first has the data, the others become hard links
+    to it. Memory does not grow with the layer, but for its index. If anything fails, nothing of it is on disk.
+    """
+    builder = IndexBuilder()
+    with layout.writer() as blob, Pipeline(blob, compressor(compression, level)) as pipeline:
+        tar = TarWriter(pipeline.write)
+        for entry, content in _linked(changes):
+            if builder.wants(entry):
+                data = b"".join(read_content(entry, content))
+                builder.add(entry, io.BytesIO(data))
+                tar.add(entry, data)
+            else:
+                builder.add(entry)
+                tar.add(entry, content)
+        tar.close()
+        diff_id, size = pipeline.finish()
+        digest, compressed_size = blob.commit()
+    return Layer(diff_id, Descriptor(compression.media_type, digest, compressed_size), size), builder.finish()
+
+
+def read_layer(descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> LayerIndex:
+    """The index of the layer in this blob. ImageError if it is no layer, or not the one that has this diff_id."""
+    hashed = _Hashed(decompressed(stream), diff_id)
+    tar = io.BufferedReader(hashed, _READ)
+    builder = IndexBuilder()
+    for entry, content in read_tar(tar):
+        builder.add(entry, content if builder.wants(entry) else None)
+    while tar.read(_READ):
+        pass  # the diff_id goes on to the last byte, the tar need not
+    if hashed.digest() != diff_id:
+        raise ImageError(
+            f"layer {descriptor.digest} unpacks to {hashed.digest()}, and its image says {diff_id}",
+            hint="the image is damaged, or was put together wrongly: fetch or build it again",
+        )
+    return builder.finish()
+
+
+def _linked(changes: Iterable[Change]) -> Iterator[Change]:
+    """The changes as a tar says them: whole seconds, and HARDLINK for any further name of an inode."""
+    first_names: dict[Hashable, str] = {}
+    for change in changes:
+        entry, content = change
+        first_name = entry.path
+        if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
+            first_name = first_names.setdefault(entry.inode, entry.path)
+        path, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs, _ = entry
+        mtime_ns -= mtime_ns % _SECOND
+        if first_name == path:
+            yield Change(Entry(path, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs), content)
+        else:
+            yield Change(Entry(path, Kind.HARDLINK, mode, uid, gid, 0, mtime_ns, first_name))
+
+
+class _Hashed(io.RawIOBase):
+    """A stream that is hashed as it is read."""
+
+    def __init__(self, stream: BinaryIO, expected: Digest) -> None:
+        self._stream = stream
+        self._algorithm = expected.algorithm
+        self._hash = hashlib.new(expected.algorithm)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        self._hash.update(data)
+        return len(data)
+
+    def digest(self) -> Digest:
+        """Of what has been read so far."""
+        return Digest(f"{self._algorithm}:{self._hash.hexdigest()}")
