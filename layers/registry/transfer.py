@@ -1,14 +1,14 @@
 """Blobs out of a registry into a store: several at once, verified as they stream, begun again when they break off."""
 
-import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
-from layers.errors import PybuildError
+from layers.blob import BlobWriter
+from layers.errors import ImageError, PybuildError
+from layers.layout import Layout
 from layers.oci import Descriptor
 from layers.registry.client import Registry
 from layers.registry.connection import Answer
@@ -26,50 +26,33 @@ Progress = Callable[[Descriptor, int], object]
 Inspect = Callable[[Descriptor, BinaryIO], object]
 
 
-class BlobWriter(Protocol):
-    """A blob on its way into a store; nothing of it stays without `commit`."""
-
-    def write(self, data: bytes, /) -> object: ...
-
-    def commit(self, expected: Descriptor, /) -> object: ...
-
-
-class BlobStore(Protocol):
-    """What fetching needs of a store; `layers.layout.Layout` is one."""
-
-    def has(self, descriptor: Descriptor, /) -> bool: ...
-
-    def writer(self) -> AbstractContextManager[BlobWriter]: ...
-
-
 def fetch_layers(
     registry: Registry,
     reference: Reference,
     descriptors: Iterable[Descriptor],
-    store: BlobStore,
+    layout: Layout,
     *,
     progress: Progress,
     inspect: Inspect | None = None,
     parallel: int = 4,
 ) -> None:
-    """Bring the blobs that are not yet in the store; the first error ends all and leaves whole blobs only.
+    """Bring the blobs that are not yet in the layout; the first error ends all and leaves whole blobs only.
 
     `progress` hears how many bytes of a blob have come, which starts again at 0 after a broken connection. `inspect`
     may read a blob while it comes, such as to index it; what it leaves unread is fetched all the same, and what it
     raises ends the fetch. It is called once more for a blob that had to begin again. Both are called in several
     threads, for one blob always in one.
     """
-    missing = {descriptor.digest: descriptor for descriptor in descriptors if not store.has(descriptor)}
+    missing = {descriptor.digest: descriptor for descriptor in descriptors if not layout.has(descriptor)}
     stop = threading.Event()
 
     def fetch(descriptor: Descriptor) -> None:
         def attempt() -> None:
-            with registry.open_blob(reference, descriptor) as answer, store.writer() as writer:
+            with registry.open_blob(reference, descriptor) as answer, layout.writer() as writer:
                 incoming = _Incoming(descriptor, answer, writer, progress, stop)
                 if inspect:
                     _let_inspect(inspect, incoming)
-                incoming.drain()
-                writer.commit(descriptor)
+                incoming.keep()
 
         retrying(attempt, pause=registry.pause)
 
@@ -85,19 +68,17 @@ def fetch_layers(
 
 
 def _let_inspect(inspect: Inspect, incoming: "_Incoming") -> None:
-    """Hand the stream over; if what reads it stumbles over wrong bytes, they are the error to tell."""
+    """Hand the stream over; what is wrong with its bytes comes before what its reader says of them."""
     try:
         with io.BufferedReader(incoming, _PIECE) as stream:
             inspect(incoming.descriptor, stream)
-    except RegistryError:
-        raise
     except PybuildError:
-        incoming.drain()
+        incoming.keep()
         raise
 
 
 class _Incoming(io.RawIOBase):
-    """A blob as it comes: whoever reads a piece has it stored too; at its end it is the right one, or an error."""
+    """A blob as it comes: what somebody reads of it is written on its way. After an error there is only that error."""
 
     def __init__(
         self,
@@ -113,8 +94,8 @@ class _Incoming(io.RawIOBase):
         self._writer = writer
         self._progress = progress
         self._stop = stop
-        self._hash = hashlib.new(descriptor.digest.algorithm)
         self._received = 0
+        self._error: PybuildError | None = None
 
     def readable(self) -> bool:
         return True
@@ -126,32 +107,37 @@ class _Incoming(io.RawIOBase):
         view[: len(piece)] = piece
         return len(piece)
 
-    def drain(self) -> None:
-        """Take what nobody read."""
+    def keep(self) -> None:
+        """Take what nobody has read, and commit the blob; RegistryError if it is not the right one."""
         while self._next(_PIECE):
             pass
+        try:
+            self._writer.commit(self.descriptor)
+        except ImageError as error:
+            raise RegistryError(f"{self._what}: wrong bytes came: {error.message}", hint=error.hint) from error
 
     def _next(self, size: int) -> bytes:
+        if self._error:
+            raise self._error
+        try:
+            return self._receive(size)
+        except PybuildError as error:
+            self._error = error
+            raise
+
+    def _receive(self, size: int) -> bytes:
         if self._stop.is_set():
             raise RegistryError("another blob could not be fetched")
         piece = self._answer.read(size)
-        if not piece:
-            self._check_end()
-            return piece
         self._received += len(piece)
         if self._received > self.descriptor.size:
             raise RegistryError(f"{self._what}: more than its {self.descriptor.size} bytes come")
-        self._hash.update(piece)
-        self._writer.write(piece)
-        self._progress(self.descriptor, self._received)
-        return piece
-
-    def _check_end(self) -> None:
-        if self._received < self.descriptor.size:
+        if not piece and self._received < self.descriptor.size:
             raise DroppedError(f"{self._what}: it ends after {self._received} of {self.descriptor.size} bytes")
-        found = f"{self.descriptor.digest.algorithm}:{self._hash.hexdigest()}"
-        if found != self.descriptor.digest:
-            raise RegistryError(f"{self._what}: wrong bytes come, of digest {found}")
+        if piece:
+            self._writer.write(piece)
+            self._progress(self.descriptor, self._received)
+        return piece
 
     @property
     def _what(self) -> str:
