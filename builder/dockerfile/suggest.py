@@ -16,15 +16,20 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def _distance(one: str, other: str) -> int:
-    """Levenshtein distance; lengths that differ too much are not looked at, so that long words cost nothing."""
+    """Letters to insert, drop, change or swap with their neighbour (optimal string alignment).
+
+    Lengths that differ too much are not looked at, so that long words cost nothing.
+    """
     if abs(len(one) - len(other)) >= _TOO_FAR:
         return _TOO_FAR
-    row = list(range(len(other) + 1))
-    for number, letter in enumerate(one, start=1):
-        above, row[0] = row[0], number
+    before: list[int] = []
+    above = list(range(len(other) + 1))
+    for row, letter in enumerate(one, start=1):
+        current = [row]
         for column, other_letter in enumerate(other, start=1):
-            above, row[column] = (
-                row[column],
-                min(row[column] + 1, row[column - 1] + 1, above + (letter != other_letter)),
-            )
-    return row[-1]
+            steps = min(above[column] + 1, current[-1] + 1, above[column - 1] + (letter != other_letter))
+            if row > 1 and column > 1 and one[row - 2] == other_letter and letter == other[column - 2]:
+                steps = min(steps, before[column - 2] + 1)
+            current.append(steps)
+        before, above = above, current
+    return above[-1]
