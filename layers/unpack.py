@@ -77,6 +77,8 @@ class _Tree:
 
     def finish(self) -> None:
         """Give the folders what they lack, those below first: no folder is passed after it has been closed to us."""
+        for path in [mark for mark in self._marks if self._is_opaque(mark.rpartition("/")[0])]:
+            self._remove(path)  # hides nothing, and overlayfs lists the names of such marks
         for path in sorted(self._folders, reverse=True):
             entry = self._folders[path] or self._unlisted(path)
             folder = self._root.folder(path)
@@ -182,11 +184,13 @@ class _Tree:
 
     def _is_hidden(self, path: str) -> bool:
         """Whether this layer hides what those below have at the path."""
-        hidden = path in self._hidden
-        while path and not hidden:
-            path = path.rpartition("/")[0]
-            hidden = path in self._hidden or path in self._opaque
-        return hidden
+        return path in self._hidden or self._is_opaque(path.rpartition("/")[0])
+
+    def _is_opaque(self, folder: str) -> bool:
+        """Whether nothing that the layers below have in the folder is seen."""
+        while folder and folder not in self._opaque and folder not in self._hidden:
+            folder = folder.rpartition("/")[0]
+        return folder in self._opaque or folder in self._hidden
 
 
 def _translated(error: OSError, path: str) -> ImageError | StoreError:
