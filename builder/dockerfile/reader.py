@@ -166,10 +166,11 @@ class _Outline:
         return "".join(parts)
 
     def _note_empty_continuation(self) -> None:
-        if self.notes and self.notes[-1].location.last == len(self.skeleton) - 1:
-            return  # one note for a gap, however long
-        number = len(self.skeleton)
-        location = Location(self.name, number, number, self.lines)
+        """One note for a gap, however long."""
+        number = first = len(self.skeleton)
+        if self.notes and self.notes[-1].location.last == number - 1:
+            first = self.notes.pop().location.first
+        location = Location(self.name, first, number, self.lines)
         self.notes.append(Note("NoEmptyContinuation", "empty continuation line", location))
 
     def _with_body(self, heredoc: Heredoc, announced: Location) -> Heredoc:
