@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from builder.dockerfile.patterns import PatternError, replace, trim_prefix, trim_suffix
 from builder.dockerfile.texts import BLANKS, quoted
@@ -110,8 +111,9 @@ def _ends_in_lone_escape(word: str, escape: str) -> bool:
     return (len(word) - len(word.rstrip(escape))) % 2 == 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
+    """A tuple, since a long text has hundreds of thousands."""
+
     text: str
     whole: bool
     """Came from quotes or an escape: its blanks do not split."""
