@@ -12,6 +12,7 @@ The same packages give the same bytes. Run it in the environment that `scripts/d
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,16 +32,16 @@ RELEASED = 1686355200
 """The day of the release, 2023-06-10, in seconds: no file of the image is younger, whenever it is made."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Of the machine that makes the image, or made anew for every container.
-LEFT_OUT = re.compile(r"dev/.+|etc/hostname|etc/resolv\.conf|var/log/(apt|dpkg|bootstrap).*")
+# Of the machine that makes the image, made anew for every container, or made again by apt.
+LEFT_OUT = re.compile(r"dev/.+|etc/hostname|etc/resolv\.conf|var/cache/apt/.*\.bin|var/log/(apt|dpkg|bootstrap).*")
 TRANSPORT = re.compile(r"Acquire::(https?|Check-|Retries|Force|Max-).*[^:\s] \"[^\"]+\";")
-# As in Debian's official images: nothing that apt can fetch again stays in a layer.
-LEAN = (
-    'Acquire::Languages "none";',
-    'APT::Keep-Downloaded-Packages "false";',
-    'Dir::Cache::pkgcache "";',
-    'Dir::Cache::srcpkgcache "";',
-)
+LEAN = """\
+# Nothing that apt can fetch again stays in a layer, as in Debian's official images.
+Acquire::Languages "none";
+APT::Keep-Downloaded-Packages "false";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+"""
 MACHINE_FILES = ("/usr/local/share/ca-certificates", "/etc/pip.conf", "/etc/npmrc")
 
 
@@ -70,16 +71,21 @@ def main() -> int:
 
 def bootstrap(rootfs: str) -> None:
     """Install the smallest Debian into a tar file. As root this needs neither mount nor unshare."""
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
-    command += [f"--aptopt={line}" for line in (*LEAN, *apt_transport())]
+    command = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
+    command += [f"--aptopt={line}" for line in apt_transport()]
     # Between the essential packages and ca-certificates, whose installation takes them up.
     command += [
         f'--essential-hook=mkdir -p "$1"{os.path.dirname(path)} && cp -rL {path} "$1"{os.path.dirname(path)}/'
         for path in MACHINE_FILES
         if os.path.exists(path)
     ]
+    # Not among the options above: mmdebstrap itself needs the packages that it has downloaded.
+    command += [f'--customize-hook=printf %s {shlex.quote(LEAN)} >"$1"/etc/apt/apt.conf.d/99lean']
     command += [SUITE, rootfs, *apt_mirrors()]
-    subprocess.run(command, env={**os.environ, "SOURCE_DATE_EPOCH": str(RELEASED)}, check=True)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(RELEASED)}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{done.stderr[-4000:]}base_image: mmdebstrap ended with {done.returncode}")
 
 
 def apt_transport() -> list[str]:
