@@ -4,6 +4,8 @@ import os
 from types import TracebackType
 from typing import Self
 
+from layers.errors import StoreError
+
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 64
 
@@ -17,8 +19,11 @@ class InRoot:
     """
 
     def __init__(self, root: str) -> None:
-        """FileNotFoundError or NotADirectoryError if the root is no folder."""
-        self._open: dict[str, int] = {"": os.open(root, _OPEN)}
+        """StoreError if the root is no folder that can be opened."""
+        try:
+            self._open: dict[str, int] = {"": os.open(root, _OPEN)}
+        except OSError as error:
+            raise StoreError(f"the folder {root} cannot be opened: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
