@@ -180,7 +180,7 @@ def _own_streams(process: Process) -> None:
     """Let the command open /dev/stdout and /dev/stderr anew, whoever it runs as; as runc does."""
     for descriptor in (0, 1, 2):
         if process.terminal or stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            with contextlib.suppress(PermissionError):  # a pipe of the caller may belong to somebody else
+            with contextlib.suppress(OSError):  # a pipe of the caller may belong to somebody else
                 os.fchown(descriptor, process.uid, -1)
 
 
@@ -210,7 +210,7 @@ def _set_groups(process: Process) -> None:
         os.setgroups(process.groups)
     except PermissionError:
         # In a namespace with a single id nobody may: harmless for root, who has no supplementary groups here.
-        if process.groups or process.uid:
+        if process.groups:
             raise
     os.setresgid(process.gid, process.gid, process.gid)
 

@@ -68,7 +68,11 @@ def setup_refused(doing: str, number: int, fault: str, *, single_id: str) -> San
             hint="the store must be on a file system that can carry an overlay: not on an overlay itself"
             " (a container's own files), nor on NFS; put it on a volume with --root",
         )
-    if number == errno.EINVAL and single_id and doing.startswith("become"):
+    if doing.startswith("stack") and number == errno.ENODEV:
+        return SandboxError(message, hint="the kernel has no overlay file system: modprobe overlay")
+    if doing.startswith("stack") and number == errno.EPERM:
+        return SandboxError(message, hint=f"overlays in user namespaces need Linux 5.11; this is {os.uname().release}")
+    if doing.startswith(("become", "prepare")) and number in {errno.EINVAL, errno.EPERM}:
         return SandboxError(message, hint=single_id)
     return SandboxError(message)
 
