@@ -23,9 +23,10 @@ import pytest
 from builder.errors import SandboxError
 from builder.sandbox import terminal  # noqa: F401 - the forked users may not be able to read our modules
 from builder.sandbox.backend import CancelledError
-from builder.sandbox.overlay import Overlay
+from builder.sandbox.overlay import OverlayBackend
 from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished, Process
+from builder.sandbox.syscalls import capabilities, set_capabilities
 from layers.entry import Entry, Kind
 from layers.index import LayerIndex
 from layers.view import View
@@ -33,8 +34,11 @@ from layers.view import View
 pytestmark = pytest.mark.kernel
 
 ROOT, RANGES, SINGLE = "root", "pbsub", "pbsingle"
+CONTAINED = "root of a container"
+"""Real root without CAP_SYS_ADMIN, as in a container whose seccomp filter is off."""
 EVERYONE = pytest.mark.parametrize("user", [ROOT, RANGES, SINGLE])
-WITH_IDS = pytest.mark.parametrize("user", [ROOT, RANGES])
+WITH_IDS = pytest.mark.parametrize("user", [ROOT, RANGES, CONTAINED])
+CAP_SYS_ADMIN = 21
 APPLETS = ("sh", "true", "cat", "ls", "id", "grep", "touch", "sleep", "env", "ip", "mkdir", "rm", "stat", "tty", "stty")
 KINDS = {0o040000: Kind.DIRECTORY, 0o100000: Kind.FILE, 0o120000: Kind.SYMLINK}
 
@@ -74,7 +78,7 @@ class Box:
     """An entered sandbox with a small image, inside the forked process of a test."""
 
     folder: str
-    backend: Overlay = field(default_factory=Overlay)
+    backend: OverlayBackend = field(default_factory=OverlayBackend)
 
     def __post_init__(self) -> None:
         self.backend.enter()
@@ -139,7 +143,7 @@ def inside() -> Iterator[Callable[[str, Body], Any]]:
 
 def start(user: str, folder: str, body: Body) -> tuple[int, int]:
     """Fork the process; gives its pid and a pipe from it."""
-    account = pwd.getpwnam(user)
+    account = pwd.getpwnam(ROOT if user == CONTAINED else user)
     os.chown(folder, account.pw_uid, account.pw_gid)
     reader, writer = os.pipe()
     pid = os.fork()
@@ -151,6 +155,9 @@ def start(user: str, folder: str, body: Body) -> tuple[int, int]:
         os.setgroups([])
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        if user == CONTAINED:
+            lesser = capabilities()[1] & ~(1 << CAP_SYS_ADMIN)
+            set_capabilities(lesser, lesser)
         answer: tuple[bool, Any] = (True, run_body(folder, body))
     except BaseException as error:  # noqa: BLE001 - told to the test
         answer = (False, f"{type(error).__name__}: {error} {getattr(error, 'hint', '')}")

@@ -56,8 +56,8 @@ class Backend(Protocol):
 
 def choose(name: str = "auto") -> Backend:
     """The back-end of this name, or the best for this place; nothing is entered yet."""
-    from builder.sandbox.overlay import Overlay  # it needs this module; and a cached build needs neither
+    from builder.sandbox.overlay import OverlayBackend  # it needs this module; and a cached build needs neither
 
-    if name not in {"auto", Overlay.name}:
-        raise SandboxError(f"there is no back-end {name!r}", hint=f"the back-ends are: auto, {Overlay.name}")
-    return Overlay()
+    if name not in {"auto", OverlayBackend.name}:
+        raise SandboxError(f"there is no back-end {name!r}", hint=f"the back-ends are: auto, {OverlayBackend.name}")
+    return OverlayBackend()

@@ -16,7 +16,7 @@ from builder.sandbox.syscalls import supported
 from layers.entry import Entry, Kind
 
 
-class Overlay:
+class OverlayBackend:
     """Runs steps on overlays: as root, as a user with subordinate ids, or, within limits, with a single id."""
 
     name = "overlay"
