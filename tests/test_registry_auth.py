@@ -109,10 +109,9 @@ def test_docker_hub_has_many_keys(tmp_path: Path, key: str) -> None:
 
 
 def test_the_tokens_of_docker_desktop_are_no_login(tmp_path: Path) -> None:
-    auths = {"https://index.docker.io/v1/access-token": stored("x", "y"), "https://index.docker.io/v1/": stored()}
-    logins = Logins(write_config(tmp_path, auths=auths))
+    logins = Logins(write_config(tmp_path, auths={"https://index.docker.io/v1/access-token": stored()}))
 
-    assert logins.of("docker.io") == Login(USER, PASSWORD)
+    assert logins.of("docker.io") == Login()
 
 
 @pytest.mark.parametrize("key", ["reg.example:5000", "https://reg.example:5000", "https://reg.example:5000/v2/"])
@@ -299,6 +298,21 @@ def test_a_wrong_login_is_refused_once(config: str, kind: str) -> None:
 
     assert len(fake.paths("/manifests/")) <= 2
     assert "is refused" in caught.value.hint or "answers 401" in caught.value.message
+
+
+def test_a_login_that_is_no_longer_accepted_is_not_sent_twice(config: str) -> None:
+    with FakeRegistry(auth="basic") as fake:
+        fake.add("team/app", "1", IMAGE)
+        with Registry(store_login(config, fake)) as registry:
+            reference = Reference.parse(f"{fake.host}/team/app:1")
+            registry.resolve(reference, AMD64, keep)
+            fake.first[f"/v2/team/app/manifests/{IMAGE.digest}"] = [Reply(401, {"WWW-Authenticate": "Basic"})]
+            fake.asked.clear()
+
+            with pytest.raises(NotFoundError):
+                registry.resolve(Reference.parse(f"{fake.host}/team/app@{IMAGE.digest}"), AMD64, keep)
+
+    assert len(fake.asked) == 1
 
 
 def test_a_token_serves_all_requests_of_a_repository() -> None:
