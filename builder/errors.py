@@ -1,21 +1,19 @@
-"""Errors that know the Dockerfile, and how they show it."""
+"""Errors of a build, and the way in which they learn the line that they belong to."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from layers.errors import PybuildError
+from layers.errors import Location, PybuildError
 
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a statement stands: the name of the file, its first and last line (from 1), and the text of the file."""
-
-    file: str
-    first: int
-    last: int
-    source: tuple[str, ...] = ()
-    """All lines of the file, without line ends; for excerpts."""
-    span: str = ""
-    """The offending words within the lines, to be marked; empty marks the whole lines."""
+__all__ = [
+    "CommandError",
+    "ContextError",
+    "DockerfileError",
+    "Location",
+    "SandboxError",
+    "UsageError",
+    "located",
+]
 
 
 class UsageError(PybuildError):
@@ -24,47 +22,41 @@ class UsageError(PybuildError):
     exit_status = 2
 
 
-class LocatedError(PybuildError):
-    """An error that belongs to lines of a Dockerfile. `location` may be filled in while the error rises."""
-
-    def __init__(self, message: str, *, hint: str = "", location: Location | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.location = location
-
-
-class DockerfileError(LocatedError):
+class DockerfileError(PybuildError):
     """The Dockerfile is wrong, or uses what pybuild does not have."""
 
     exit_status = 3
 
 
-class ContextError(LocatedError):
+class ContextError(PybuildError):
     """A file that COPY or ADD names is not there, or cannot be used."""
 
     exit_status = 4
 
 
-class CommandError(LocatedError):
+class CommandError(PybuildError):
     """A RUN command ended with something else than 0."""
 
     exit_status = 5
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int,
-        output: tuple[str, ...] = (),
-        hint: str = "",
-        location: Location | None = None,
-    ) -> None:
-        super().__init__(message, hint=hint, location=location)
+    def __init__(self, message: str, *, status: int, output: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
         self.status = status
         self.output = output
         """The last lines that the command printed."""
 
 
-class SandboxError(LocatedError):
-    """This place does not allow what a RUN needs."""
+class SandboxError(PybuildError):
+    """The sandbox cannot be made: this place does not allow what a RUN needs."""
 
     exit_status = 8
+
+
+@contextmanager
+def located(location: Location) -> Iterator[None]:
+    """Errors that rise through this get the location, unless they knew a better one."""
+    try:
+        yield
+    except PybuildError as error:
+        error.location = error.location or location
+        raise

@@ -1,21 +1,37 @@
-"""The one family of errors that a person sees: what failed, and what to do next."""
+"""The one family of errors that a person sees: what failed, where, and what to do next."""
 
+from dataclasses import dataclass
 from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a statement stands: the name of the file, its first and last line (from 1), and the text of the file."""
+
+    file: str
+    first: int
+    last: int
+    source: tuple[str, ...] = ()
+    """All lines of the file, without line ends; for excerpts."""
+    span: str = ""
+    """The offending words within the lines, to be marked; empty marks the whole lines."""
 
 
 class PybuildError(Exception):
     """Something failed whose cause is known.
 
-    `message` says in lower case what failed and on what; `hint`, when there is one, what to do next.
-    The class carries the exit status of the program (README has the table).
+    `message` says in lower case what failed and on what; `hint`, when there is one, what to do next. `location` is often
+    filled in while the error rises, by who knows the line of the Dockerfile. The class carries the exit status of the
+    program (README has the table).
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", location: Location | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.location = location
 
 
 class ImageError(PybuildError):
