@@ -1,0 +1,67 @@
+"""RUN: from what the step says to the process in the sandbox."""
+
+import collections
+from collections.abc import Sequence
+
+from builder.sandbox.process import Network, Process
+from builder.steps.step import Run
+from cache.store import Store
+from layers.accounts import Accounts
+from layers.layer import Layer
+
+KEPT_LINES = 20
+"""How many of the last lines of a failed command its error shows."""
+KEPT_BYTES = 16384
+"""A line may be of any length; more than this of the end of the output is not kept."""
+
+
+def process_of(run: Run, accounts: Accounts) -> Process:
+    """The process of a step. HOME is that of the user in the image's passwd, unless the environment sets it."""
+    user = accounts.user(run.user)
+    environment = dict(run.proxies) | dict(run.environment)
+    environment.setdefault("HOME", user.home)
+    network: Network = "none" if run.network == "none" else "host"
+    return Process(
+        argv=run.argv,
+        environment=tuple(environment.items()),
+        cwd=run.directory,
+        uid=user.uid,
+        gid=user.gid,
+        groups=user.groups,
+        network=network,
+    )
+
+
+def shown(argv: tuple[str, ...]) -> str:
+    """A command on one line, as the error names it; the text of a shell form stands as written."""
+    if len(argv) == 3 and argv[1] == "-c":
+        return argv[2].strip()
+    return " ".join(argv)
+
+
+def unpack(layers: Sequence[Layer], store: Store) -> tuple[str, ...]:
+    """The layers as folders to stack, lowest first."""
+    folders: list[str] = []
+    for layer in layers:
+        folders.append(store.trees.ensure(layer, store.layout, folders))
+    return tuple(folders)
+
+
+class LastLines:
+    """Keeps the end of a command's output."""
+
+    def __init__(self) -> None:
+        self._blocks: collections.deque[bytes] = collections.deque()
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take a piece; what is far from the end is forgotten."""
+        self._blocks.append(data)
+        self._size += len(data)
+        while self._size - len(self._blocks[0]) >= KEPT_BYTES:
+            self._size -= len(self._blocks.popleft())
+
+    def lines(self) -> tuple[str, ...]:
+        """The last lines, decoded as well as they can be."""
+        text = b"".join(self._blocks)[-KEPT_BYTES:].decode("utf-8", "replace")
+        return tuple(text.splitlines()[-KEPT_LINES:])

@@ -1,0 +1,90 @@
+"""What a stage is made of: steps, and the three actions that change its file system."""
+
+from dataclasses import dataclass
+
+from builder.errors import Location
+from layers.oci import Image
+
+
+@dataclass(frozen=True, slots=True)
+class FromContext:
+    """Files come from the build context."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromStage:
+    """Files come from the end of another stage, by its index."""
+
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class FromImage:
+    """Files come from an image that is no stage."""
+
+    base: "Base"
+
+
+Origin = FromContext | FromStage | FromImage
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image that a stage, or a copy, starts from."""
+
+    name: str
+    """As shown: `docker.io/library/debian:12`."""
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a command on the file system; what it leaves is the layer."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    """Sorted by name: their order is nothing that a command could rely on."""
+    directory: str
+    user: str
+    """As USER has it: resolved only when the step runs, since an earlier step may have made the user."""
+    network: str = "default"
+    proxies: tuple[tuple[str, str], ...] = ()
+    """Proxy variables: the command sees them, the key and the history do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy files, as COPY and ADD do."""
+
+    origin: Origin
+    sources: tuple[str, ...]
+    destination: str
+    """Absolute; a trailing slash means a directory."""
+    chown: str = ""
+    mode: int | None = None
+    unpack: bool = False
+    """Local archives are unpacked: ADD."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """Make a directory for WORKDIR, and those above it, owned by the current user."""
+
+    path: str
+    user: str
+
+
+Action = Run | Copy | MakeDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction of a stage, with all its variables expanded."""
+
+    location: Location
+    title: str
+    """The instruction as written, on one line."""
+    created_by: str
+    """For the image's history, as `docker build` words it."""
+    action: Action | None = None
+    """None: only the configuration changed."""

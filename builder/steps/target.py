@@ -1,0 +1,87 @@
+"""The root file system that a COPY, ADD or WORKDIR writes to: what is there, and what the step has put on it so far.
+
+Nothing is unpacked or mounted for it. What exists is read from the view of the layers' indexes, and what is new becomes
+changes, in the order in which they are made; together they answer where a symlink leads and what is in the way.
+"""
+
+from collections.abc import Iterator
+
+from builder.errors import ContextError
+from layers.entry import Change, Content, Entry, Kind
+from layers.paths import resolve
+from layers.view import View
+
+
+class Target:
+    """A view with the entries of one step on top."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._written: dict[str, Entry] = {}
+
+    def lookup(self, path: str) -> Entry | None:
+        """What stands at the path now; a symlink is not followed."""
+        return self._written.get(path) or self._view.lookup(path)
+
+    def resolve(self, path: str, *, follow_last: bool = True) -> str:
+        """The path with its symlinks followed inside the root; missing components stay."""
+        return resolve(self.lookup, path, follow_last=follow_last)
+
+    def put(self, entry: Entry, content: Content = None) -> Iterator[Change]:
+        """Write an entry, and before it those parents that the layer does not list yet.
+
+        A layer must list every parent of what it changes, with the parent's own attributes: who unpacks the layer alone
+        would invent them otherwise.
+        """
+        yield from self._list_parents(entry.path)
+        self._written[entry.path] = entry
+        yield Change(entry, content)
+
+    def make_directories(self, path: str, template: Entry) -> Iterator[Change]:
+        """Create a directory and its missing parents, all with mode, owner and time of `template`.
+
+        Symlinks on the way are followed, and where one leads nowhere its target is created. ContextError if something
+        that is no directory is in the way.
+        """
+        done = ""
+        for component in path.split("/") if path else ():
+            done = self.resolve(f"{done}/{component}" if done else component)
+            there = self.lookup(done)
+            if there is None:
+                yield from self._make_missing(done, template)
+            elif there.kind is not Kind.DIRECTORY:
+                raise ContextError(f"cannot create the directory /{path}: /{done} is a {kind_name(there)}")
+
+    def _make_missing(self, path: str, template: Entry) -> Iterator[Change]:
+        """Create `path` and what is missing above it; there are no symlinks in it."""
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            part = "/".join(parts[:count])
+            there = self.lookup(part)
+            if there is None:
+                yield from self.put(template._replace(path=part))
+            elif there.kind is not Kind.DIRECTORY:
+                raise ContextError(f"cannot create the directory /{path}: /{part} is a {kind_name(there)}")
+
+    def _list_parents(self, path: str) -> Iterator[Change]:
+        folder = path.rpartition("/")[0]
+        if not folder or folder in self._written:
+            return
+        yield from self._list_parents(folder)
+        parent = self._view.lookup(folder)
+        if parent is not None:
+            self._written[folder] = parent
+            yield Change(parent)
+
+
+def kind_name(entry: Entry) -> str:
+    """The entry's kind as a person says it."""
+    return {
+        Kind.FILE: "file",
+        Kind.DIRECTORY: "directory",
+        Kind.SYMLINK: "symbolic link",
+        Kind.FIFO: "FIFO",
+        Kind.CHARACTER: "device",
+        Kind.BLOCK: "device",
+        Kind.HARDLINK: "hard link",
+    }[entry.kind]
