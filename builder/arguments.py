@@ -1,0 +1,47 @@
+"""Build arguments that nobody has to declare, and those before the first FROM."""
+
+from collections.abc import Mapping
+
+from builder.dockerfile.instructions import Arg
+from builder.dockerfile.words import expand_word
+from layers.oci import Platform
+
+_PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+PROXY_ARGUMENTS = frozenset(_PROXIES) | frozenset(name.lower() for name in _PROXIES)
+"""Set by --build-arg alone; RUN sees them under both spellings, and neither keys nor history do."""
+
+
+def global_arguments(
+    declared: tuple[Arg, ...], build_args: Mapping[str, str], platform: Platform, target: str, escape: str
+) -> dict[str, str]:
+    """The arguments that FROM lines see, and that a bare ARG brings into a stage."""
+    values = _platform_arguments("TARGET", platform) | _platform_arguments("BUILD", Platform.host())
+    values["TARGETSTAGE"] = target or "default"
+    values.update((name, value) for name, value in build_args.items() if name in values)
+    for instruction in declared:
+        for declaration in instruction.declarations:
+            name = expand_word(declaration.name, values.get, escape)
+            if name in build_args:
+                values[name] = build_args[name]
+            elif declaration.default is not None:
+                values[name] = expand_word(declaration.default, values.get, escape)
+    return values
+
+
+def proxy_variables(build_args: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The proxy arguments as a command sees them: in upper and in lower case."""
+    found = {}
+    for name in _PROXIES:
+        value = build_args.get(name, build_args.get(name.lower()))
+        if value is not None:
+            found[name] = found[name.lower()] = value
+    return tuple(found.items())
+
+
+def _platform_arguments(prefix: str, platform: Platform) -> dict[str, str]:
+    return {
+        f"{prefix}PLATFORM": str(platform),
+        f"{prefix}OS": platform.os,
+        f"{prefix}ARCH": platform.architecture,
+        f"{prefix}VARIANT": platform.variant,
+    }

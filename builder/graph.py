@@ -1,0 +1,256 @@
+"""From a parsed Dockerfile to the stages and steps that the target needs, with everything expanded.
+
+Nothing is executed here, but base images are looked up: their environment, working directory and triggers decide what
+the instructions mean.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from builder.arguments import PROXY_ARGUMENTS, global_arguments
+from builder.dockerfile.instructions import Dockerfile, From, Instruction, StageText
+from builder.dockerfile.parser import parse_trigger
+from builder.dockerfile.suggest import closest
+from builder.dockerfile.words import expand_word
+from builder.errors import DockerfileError, Location, located
+from builder.evaluate import DEFAULT_PATH, Scope, StageState, evaluate
+from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
+from layers.oci import ImageConfig, Platform, RunConfig
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchStart:
+    """A stage that begins with nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStart:
+    """A stage that begins with an image."""
+
+    base: Base
+    title: str
+    """As the progress shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStart:
+    """A stage that goes on from another one."""
+
+    stage: int
+
+
+Start = ScratchStart | ImageStart | StageStart
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage that the target needs."""
+
+    index: int
+    """Its place in the Dockerfile, from 0."""
+    start: Start
+    steps: tuple[Step, ...]
+    config: ImageConfig
+    """As it is at the end; layers and history come from the steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The stages that are needed, each after all that it needs; the target is the last."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def target(self) -> Stage:
+        return self.stages[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a graph depends on beside the Dockerfile."""
+
+    find_image: Callable[[str], Base]
+    is_named: Callable[[str], bool]
+    """Whether --build-context gives a name a meaning: that goes before stages."""
+    platform: Platform
+    build_args: Mapping[str, str]
+    labels: Mapping[str, str]
+    warn: Callable[[str, Location | None], None]
+
+
+def make_graph(dockerfile: Dockerfile, target: str, surroundings: Surroundings) -> Graph:
+    """The graph of a target stage, by name; "" is the last stage."""
+    index = _target_index(dockerfile.stages, target)
+    stages = _Grapher(dockerfile, index, surroundings).stages(index)
+    last = stages[-1]
+    labels = {**last.config.config.labels, **surroundings.labels}
+    return Graph((*stages[:-1], replace(last, config=last.config.with_config(labels=labels))))
+
+
+def _target_index(stages: tuple[StageText, ...], target: str) -> int:
+    if not target:
+        return len(stages) - 1
+    names = [stage.name for stage in stages]
+    if target.lower() in names:
+        return len(names) - 1 - names[::-1].index(target.lower())
+    near = closest(target.lower(), [name for name in names if name])
+    hint = f"did you mean {near}?" if near else "stages with a name: " + (", ".join(filter(None, names)) or "none")
+    raise DockerfileError(f'target stage "{target}" could not be found', hint=hint)
+
+
+class _Grapher:
+    """Evaluates stages on demand. Stages refer to earlier ones only, so there are no circles."""
+
+    def __init__(self, dockerfile: Dockerfile, target: int, surroundings: Surroundings) -> None:
+        self._texts = dockerfile.stages
+        self._escape = dockerfile.directives.escape
+        self._surroundings = surroundings
+        self._globals = global_arguments(
+            dockerfile.global_args,
+            surroundings.build_args,
+            surroundings.platform,
+            self._texts[target].name,
+            self._escape,
+        )
+        self._states: dict[int, StageState] = {}
+        self._starts: dict[int, Start] = {}
+        self._wanted: list[int] = []
+        self._consumed = {name for arg in dockerfile.global_args for name in (d.name for d in arg.declarations)}
+
+    def stages(self, target: int) -> tuple[Stage, ...]:
+        """The stages that a target needs, in the order of the file."""
+        self._wanted.append(target)
+        while self._wanted:
+            chain = self._chain(self._wanted.pop())
+            for index in reversed(chain):
+                self._evaluate(index)
+        self._warn_of_unused()
+        return tuple(self._stage(index) for index in sorted(self._states))
+
+    def _chain(self, index: int) -> list[int]:
+        """The stage, the one that it starts from, and so on, as far as they are not evaluated yet."""
+        chain = []
+        while index not in self._states:
+            chain.append(index)
+            start = self._starts[index] = self._start(index)
+            if not isinstance(start, StageStart):
+                break
+            index = start.stage
+        return chain
+
+    def _start(self, index: int) -> Start:
+        text = self._texts[index].from_
+        with located(text.location):
+            image = expand_word(text.image, self._globals.get, self._escape)
+            self._check_platform(text)
+            if not image:
+                raise DockerfileError(
+                    f"base name ({text.image}) should not be blank",
+                    hint="an ARG before the first FROM gives the variable a value",
+                )
+            if not self._surroundings.is_named(image):
+                if image == SCRATCH:
+                    return ScratchStart()
+                stage = self._stage_named(image, before=index)
+                if stage is not None:
+                    return StageStart(stage)
+            base = self._surroundings.find_image(image)
+        return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}")
+
+    def _check_platform(self, text: From) -> None:
+        wanted = expand_word(text.platform, self._globals.get, self._escape)
+        if text.platform and not wanted:
+            raise DockerfileError(f"empty platform value from expression {text.platform}")
+        if wanted and Platform.parse(wanted) != Platform.host():
+            raise DockerfileError(
+                f"--platform={wanted}: building for another platform than {Platform.host()} is not supported yet"
+            )
+
+    def _stage_named(self, name: str, before: int) -> int | None:
+        """The last stage of that name before a place; later ones and the stage itself cannot be meant."""
+        names = [stage.name for stage in self._texts[:before]]
+        wanted = name.lower()
+        return len(names) - 1 - names[::-1].index(wanted) if wanted in names else None
+
+    def _evaluate(self, index: int) -> None:
+        text = self._texts[index]
+        state = self._initial_state(index)
+        scope = Scope(
+            escape=self._escape,
+            build_args=self._surroundings.build_args,
+            global_args=self._globals,
+            origin=lambda name: self._origin(name, index),
+            warn=self._surroundings.warn,
+        )
+        triggers = state.config.config.on_build
+        state.config = state.config.with_config(on_build=())
+        instructions: list[Instruction] = []
+        for trigger in triggers:
+            with located(text.from_.location):
+                instructions.append(parse_trigger(trigger, text.from_.location))
+        for instruction in (*instructions, *text.instructions):
+            with located(instruction.location):
+                evaluate(instruction, state, scope)
+        self._consumed |= {name for name, _ in state.arguments}
+        self._states[index] = state
+
+    def _initial_state(self, index: int) -> StageState:
+        start = self._starts[index]
+        if isinstance(start, StageStart):
+            return self._states[start.stage].continued()
+        if isinstance(start, ImageStart):
+            config = replace(start.base.image.config, diff_ids=(), history=(), created="")
+            return StageState.begin(config)
+        nothing = RunConfig(env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
+        return StageState.begin(ImageConfig(self._surroundings.platform, nothing))
+
+    def _origin(self, name: str, index: int) -> Origin:
+        """What COPY --from=`name` in a stage means: a named context, a stage by name or number, or an image."""
+        if not name:
+            return FromContext()
+        if not self._surroundings.is_named(name):
+            stage = self._stage_named(name, before=index)
+            if stage is None and name.isascii() and name.isdigit():
+                stage = self._stage_numbered(int(name), index)
+            if stage is not None:
+                self._wanted.append(stage)
+                return FromStage(stage)
+            self._refuse_later_stage(name, index)
+        return FromImage(self._surroundings.find_image(name))
+
+    def _stage_numbered(self, number: int, index: int) -> int:
+        if number >= index:
+            raise DockerfileError(
+                f"invalid from flag value {number}: stage {number} does not come before this one",
+                hint=f"stages are counted from 0; this is stage {index}",
+            )
+        return number
+
+    def _refuse_later_stage(self, name: str, index: int) -> None:
+        later = [stage.name for stage in self._texts[index:]]
+        if name.lower() in later:
+            own = later.index(name.lower()) == 0
+            raise DockerfileError(
+                f"stage {name} cannot be copied from {'itself' if own else 'before it is built'}",
+                hint="a stage copies only from stages above it",
+            )
+
+    def _stage(self, index: int) -> Stage:
+        state, start = self._states[index], self._starts[index]
+        label = self._texts[index].name or (f"stage-{index}" if len(self._texts) > 1 else "")
+        total = 1 + sum(step.action is not None for step in state.steps)
+        number = 1
+        steps = []
+        for step in state.steps:
+            number += step.action is not None
+            steps.append(replace(step, title=f"[{f'{label} {number}/{total}'.strip()}] {step.title}"))
+        if isinstance(start, ImageStart):
+            start = replace(start, title=f"[{f'{label} 1/{total}'.strip()}] {start.title}")
+        return Stage(index, start, tuple(steps), state.config)
+
+    def _warn_of_unused(self) -> None:
+        unused = sorted(set(self._surroundings.build_args) - self._consumed - PROXY_ARGUMENTS - set(self._globals))
+        if unused:
+            self._surroundings.warn(f"no ARG declares these build arguments: {', '.join(unused)}", None)

@@ -1,0 +1,203 @@
+"""Finds the images that FROM and --from name: a named context, the store, a registry; and brings their layers."""
+
+import os
+from collections.abc import Callable, Mapping
+
+from builder.errors import UsageError
+from builder.report import Report
+from builder.steps.step import Base
+from cache.store import Store
+from layers.digest import Digest
+from layers.errors import ImageError, StoreError
+from layers.layout import Layout
+from layers.oci import INDEXES, MANIFESTS, Descriptor, Image, ImageConfig, Index, Manifest, Platform
+from layers.registry.reference import Reference
+from layers.registry.settings import RegistrySettings
+
+Progress = Callable[[Descriptor, int], None]
+"""Called with a blob and how many of its bytes have come."""
+
+OCI_LAYOUT = "oci-layout://"
+_SHORTEST_ID = 4
+"""Fewer digits of an id would match by accident."""
+
+
+Fetch = Callable[[tuple[Descriptor, ...], Progress], None]
+"""Brings layers into the store from where they are; each is verified."""
+
+
+class Images:
+    """The images of one build. A name is looked up once, so that all stages FROM it start from the same."""
+
+    def __init__(
+        self,
+        store: Store,
+        contexts: Mapping[str, str],
+        registries: RegistrySettings,
+        platform: Platform,
+        report: Report,
+        *,
+        pull: bool,
+    ) -> None:
+        self._store = store
+        self._report = report
+        self._contexts = {_full_name(name): value for name, value in contexts.items()}
+        self._registries = registries
+        self._platform = platform
+        self._pull = pull
+        self._found: dict[str, Base] = {}
+        self._sources: dict[Digest, Fetch] = {}
+
+    def is_named(self, name: str) -> bool:
+        """Whether --build-context says what a name means: that goes before stages."""
+        return _full_name(name) in self._contexts
+
+    def find(self, name: str) -> Base:
+        """The image of a name; ImageError if there is none. Its documents are in the store, its layers may not be."""
+        base = self._found.get(name)
+        if base is None:
+            base = self._found[name] = self._find(name)
+        return base
+
+    def fetch(self, base: Base, title: str) -> None:
+        """Bring the layers that the store lacks; builds that want the same ones wait for each other.
+
+        Each layer is checked against its diff_id, and what is in it remembered.
+        """
+        if self._missing(base.image):
+            self.require(base, title)
+        else:
+            self._report.cached(title)
+
+    def require(self, base: Base, title: str) -> None:
+        """The same, and nothing is shown where nothing is to be done."""
+        if not self._missing(base.image):
+            return
+        with self._store.lock(base.image.descriptor.digest), self._report.running(title) as job:
+
+            def progress(descriptor: Descriptor, done: int) -> None:
+                self._report.progress(job, descriptor.digest, done, descriptor.size)
+
+            source = self._sources.get(base.image.descriptor.digest)
+            if source is None:
+                raise StoreError(f"the store has lost layers of {base.name}", hint="--pull fetches them again")
+            source(self._missing(base.image), progress)
+            for descriptor, diff_id in zip(base.image.manifest.layers, base.image.config.diff_ids, strict=True):
+                self._store.index_of(diff_id, descriptor)
+            if not base.name.startswith(OCI_LAYOUT):
+                self._store.layout.tag(base.name, base.image.descriptor)
+
+    def _missing(self, image: Image) -> tuple[Descriptor, ...]:
+        return tuple(layer for layer in image.manifest.layers if not self._store.layout.has(layer))
+
+    def _find(self, name: str) -> Base:
+        full = _full_name(name)
+        if full in self._contexts:
+            return self._from_context(full, self._contexts[full])
+        if not self._pull:
+            image = find_local(self._store.layout, full, self._platform)
+            if image is not None:
+                return Base(full, image)
+        return self._from_registry(Reference.parse(name))
+
+    def _from_context(self, name: str, location: str) -> Base:
+        if not location.startswith(OCI_LAYOUT):
+            raise UsageError(
+                f"--build-context {name}={location}: only {OCI_LAYOUT}DIR[:TAG] can stand for an image as yet"
+            )
+        layout, tag = open_layout(location.removeprefix(OCI_LAYOUT))
+        image = find_local(layout, tag, self._platform)
+        if image is None:
+            raise ImageError(
+                f"{location} has no image {tag or 'at all'!r}",
+                hint="its index.json has: " + (", ".join(sorted(layout.names())) or "no name"),
+            )
+        for descriptor in (image.manifest.config, image.descriptor):
+            copy_blob(layout, descriptor, self._store.layout)
+
+        def fetch(layers: tuple[Descriptor, ...], progress: Progress) -> None:
+            for descriptor in layers:
+                copy_blob(layout, descriptor, self._store.layout)
+                progress(descriptor, descriptor.size)
+
+        self._sources[image.descriptor.digest] = fetch
+        return Base(f"{OCI_LAYOUT}{name}", image)
+
+    def _from_registry(self, reference: Reference) -> Base:
+        # Not at the top: a build whose base images are in the store needs no HTTP.
+        from layers.registry.client import Registry
+        from layers.registry.transfer import fetch_layers
+
+        def fetch(layers: tuple[Descriptor, ...], progress: Progress) -> None:
+            fetch_layers(registry, reference, layers, self._store.layout, progress=progress)
+
+        registry = Registry(self._registries, warn=self._report.warn)
+        with self._report.running(f"[internal] load metadata for {reference}"):
+            image = registry.resolve(reference, self._platform, self._store.layout.put)
+        self._sources[image.descriptor.digest] = fetch
+        return Base(str(reference), image)
+
+
+def find_local(layout: Layout, name: str, platform: Platform) -> Image | None:
+    """The image that a layout has under a name for a platform; an empty name is the only one that it has."""
+    descriptor = layout.resolve(name) if name else _only(layout)
+    if descriptor is not None and descriptor.media_type in INDEXES:
+        descriptor = Index.parse(layout.read(descriptor)).choose(platform)
+    image = read_image(layout, descriptor) if descriptor else None
+    return image if image and platform.runs(image.config.platform) else None
+
+
+def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
+    """The image of a manifest; None for a descriptor of something else."""
+    if descriptor.media_type not in MANIFESTS:
+        return None
+    manifest = Manifest.parse(layout.read(descriptor))
+    return Image(descriptor, manifest, ImageConfig.parse(layout.read(manifest.config)))
+
+
+def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Image]:
+    """The image that a person means by a name, or by the beginning of its id or digest; and its full name."""
+    full = _full_name(text)
+    image = find_local(layout, full, platform)
+    if image is not None:
+        return full, image
+    wanted = text.removeprefix("sha256:")
+    for name, descriptor in sorted(layout.names().items()):
+        named = read_image(layout, descriptor)
+        if named and len(wanted) >= _SHORTEST_ID:
+            for digest in (named.manifest.config.digest, named.descriptor.digest):
+                if digest.hex.startswith(wanted):
+                    return name, named
+    raise ImageError(f"there is no image {text!r} in the store", hint="`pybuild images` lists what is there")
+
+
+def open_layout(location: str) -> tuple[Layout, str]:
+    """The layout and the tag of `DIR[:TAG]`; ImageError if there is no layout."""
+    folder, tag = location, ""
+    if not os.path.isdir(folder):
+        folder, _, tag = location.rpartition(":")
+    if not os.path.isfile(os.path.join(folder, "index.json")):
+        raise ImageError(f"{location} is no OCI image layout", hint="a folder with index.json and blobs/ is one")
+    return Layout(folder), tag
+
+
+def copy_blob(source: Layout, descriptor: Descriptor, target: Layout) -> None:
+    """Copy a blob unless it is there; it is verified on the way."""
+    if not target.has(descriptor):
+        with source.open(descriptor) as blob, target.writer() as writer:
+            while block := blob.read(1 << 20):
+                writer.write(block)
+            writer.commit(descriptor)
+
+
+def _only(layout: Layout) -> Descriptor | None:
+    manifests = layout.index().manifests
+    return manifests[0] if len(manifests) == 1 else None
+
+
+def _full_name(name: str) -> str:
+    """The name as the store has it, host and tag spelt out; one that is no reference stays as it is."""
+    try:
+        return str(Reference.parse(name))
+    except ImageError:
+        return name
