@@ -1,0 +1,151 @@
+"""One build, from options to an image: the story on one page."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from builder.context.sources import Contexts, read_dockerfile
+from builder.dockerfile.parser import parse
+from builder.events import Listener
+from builder.export.image import assemble
+from builder.export.outputs import deliver, full_names, write_text
+from builder.graph import Graph, ImageStart, StageStart, Surroundings, make_graph
+from builder.images import Images
+from builder.options import BuildOptions
+from builder.origins import Origins
+from builder.planner import StagePlan, plan
+from builder.report import Report
+from builder.steps.step import Run
+from cache.store import Store
+from layers.digest import Digest
+from layers.oci import Image
+from layers.registry.settings import RegistrySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a build made."""
+
+    image: Image
+    names: tuple[str, ...]
+
+    @property
+    def image_id(self) -> Digest:
+        """The digest of the configuration: what Docker calls the image's id."""
+        return self.image.manifest.config.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The two clocks of a build."""
+
+    monotonic: Callable[[], float]
+    """Seconds, for how long things take."""
+    now_ns: Callable[[], int]
+    """Nanoseconds since 1970, for what goes into the image."""
+
+    def created(self) -> str:
+        """The time as documents of images have it: RFC 3339, in UTC."""
+        seconds, nanoseconds = divmod(self.now_ns(), 1_000_000_000)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+
+
+def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
+    """Build what the options ask for and put it where they say; PybuildError says what is wrong.
+
+    Whatever happens, the store is valid, and what finished is in the cache.
+    """
+    names = full_names(options.tags)
+    report = Report(listener, clocks.monotonic)
+    with closing(Store(options.root)) as store:
+        if store.note:
+            report.warn(store.note)
+        dockerfile = parse(read_dockerfile(options))
+        for note in dockerfile.notes:
+            report.warn(note.message, note.location)
+        contexts = Contexts(options, store)
+        images = Images(store, options.contexts, _registries(options), options.platform, report, pull=options.pull)
+        graph = make_graph(
+            dockerfile,
+            options.target,
+            Surroundings(
+                find_image=images.find,
+                is_named=images.is_named,
+                platform=options.platform,
+                build_args=options.build_args,
+                labels=options.labels,
+                warn=report.warn,
+            ),
+        )
+        origins = Origins(store, options.platform, contexts.open)
+        plans = plan(graph, origins, store.records, use_cache=options.use_cache)
+        contexts.save()
+        _announce(plans.values(), report)
+        if not all(stage_plan.complete for stage_plan in plans.values()):
+            plans = _solve(graph, plans, origins, images, store, report, clocks, use_cache=options.use_cache)
+            contexts.save()
+        image = _finish(graph, plans, images, store, clocks)
+        deliver(image, names, options.outputs, store.layout, report)
+        if options.iid_file:
+            write_text(options.iid_file, image.manifest.config.digest)
+    return Result(image, names)
+
+
+def _announce(plans: Iterable[StagePlan], report: Report) -> None:
+    """Show the stages that the cache answered as a whole; the others are shown while they are solved."""
+    for stage_plan in plans:
+        if stage_plan.complete:
+            if isinstance(stage_plan.stage.start, ImageStart):
+                report.cached(stage_plan.stage.start.title)
+            for title in stage_plan.hits():
+                report.cached(title)
+
+
+def _solve(
+    graph: Graph,
+    plans: Mapping[int, StagePlan],
+    origins: Origins,
+    images: Images,
+    store: Store,
+    report: Report,
+    clocks: Clocks,
+    *,
+    use_cache: bool,
+) -> dict[int, StagePlan]:
+    """Execute what is left, in the namespaces that RUN needs if there is a RUN left."""
+    # Not at the top: what executes costs more to import than a build that the cache answers takes.
+    from builder.executor import Executor
+    from builder.solver import Solver
+
+    with ExitStack() as stack:
+        backend = None
+        if any(isinstance(step.action, Run) for stage_plan in plans.values() for step in stage_plan.left()):
+            from builder.sandbox.backend import choose
+
+            backend = choose()
+            stack.callback(backend.close)
+            # While this process is still one thread: the kernel demands it of a new user namespace.
+            backend.enter()
+        store.sweep()
+        executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns)))
+        solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=use_cache)
+        return solver.solve(plans)
+
+
+def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, store: Store, clocks: Clocks) -> Image:
+    """The target's image, all of it in the store."""
+    stage = graph.target
+    snapshot = plans[stage.index].snapshot
+    assert snapshot is not None
+    while isinstance(stage.start, StageStart):
+        stage = plans[stage.start.stage].stage
+    if isinstance(stage.start, ImageStart):
+        images.require(stage.start.base, stage.start.title)
+    return assemble(graph.target, snapshot, store.layout, now=clocks.created())
+
+
+def _registries(options: BuildOptions) -> RegistrySettings:
+    return RegistrySettings(
+        insecure=options.insecure_registries, mirrors=options.registry_mirrors, docker_config=options.docker_config
+    )

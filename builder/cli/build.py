@@ -1,0 +1,111 @@
+"""`pybuild build`: options as `docker buildx build` has them."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+
+from builder.build import Clocks, build
+from builder.cli.arguments import Parser, add_store_options, pair, registry_mirrors
+from builder.cli.world import World
+from builder.errors import UsageError
+from builder.options import BuildOptions, OciOutput
+from builder.progress.choose import Mode, open_listener
+from layers.oci import Platform
+
+
+def main(arguments: Sequence[str], world: World) -> int:
+    """Build an image."""
+    given = _parser().parse_args(arguments)
+    options = _options(given, world)
+    to_stdout = any(output.destination == "-" for output in options.outputs)
+    mode: Mode = "quiet" if given.quiet else given.progress
+    with open_listener(mode, world.err, world.monotonic) as listener:
+        result = build(options, listener, Clocks(world.monotonic, world.now_ns))
+    if given.quiet and not to_stdout:
+        world.out.write(f"{result.image_id}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="pybuild build", description="Build an image from a Dockerfile.")
+    parser.add_argument("context", metavar="CONTEXT", help="the folder whose files COPY and ADD take")
+    parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name the image; repeatable")
+    parser.add_argument("-f", "--file", default="", metavar="FILE", help="the Dockerfile; `-` reads standard input")
+    parser.add_argument("--target", default="", metavar="STAGE", help="build this stage instead of the last")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
+    parser.add_argument(
+        "--build-context", action="append", default=[], metavar="NAME=SOURCE", help="NAME=oci-layout://DIR[:TAG]"
+    )
+    parser.add_argument(
+        "-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci,dest=FILE|-|DIR[,tar=false]"
+    )
+    parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
+    parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
+    parser.add_argument("--pull", action="store_true", help="look base images up in their registry again")
+    parser.add_argument("--iidfile", default="", metavar="FILE", help="write the image id to a file")
+    parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
+    add_store_options(parser)
+    return parser
+
+
+def _options(given: argparse.Namespace, world: World) -> BuildOptions:
+    host = Platform.host()
+    platform = Platform.parse(given.platform) if given.platform else host
+    if platform != host:
+        raise UsageError(f"--platform {given.platform}: this machine builds for {host} only, as yet")
+    return BuildOptions(
+        context=given.context,
+        root=given.root or world.default_root(),
+        platform=platform,
+        dockerfile=given.file,
+        tags=tuple(given.tag),
+        target=given.target,
+        build_args=_build_args(given.build_arg, world.environment),
+        labels=dict(pair("--label", text) for text in given.label),
+        contexts=dict(pair("--build-context", text) for text in given.build_context),
+        outputs=tuple(_output(text) for text in given.output),
+        use_cache=not given.no_cache,
+        pull=given.pull,
+        iid_file=given.iidfile,
+        insecure_registries=frozenset(given.insecure_registry),
+        registry_mirrors=registry_mirrors(given.registry_mirror),
+        docker_config=world.docker_config(),
+    )
+
+
+def _build_args(texts: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """`NAME=VALUE`, or `NAME` alone for the value that the caller's environment has; if it has none, nothing is set."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"--build-arg {text!r} has no name")
+        if equals:
+            values[name] = value
+        elif name in environment:
+            values[name] = environment[name]
+    return values
+
+
+def _output(text: str) -> OciOutput:
+    """One -o: comma-separated `key=value`, in quotes where a value has a comma."""
+    import csv  # few builds have an output beside the store
+
+    fields = dict(pair("--output", part) for part in next(csv.reader([text]), []))
+    kind, destination = fields.pop("type", ""), fields.pop("dest", "")
+    tar = _OUTPUT_TAR.get(fields.pop("tar", "true"))
+    if kind != "oci" or fields or tar is None:
+        raise UsageError(
+            f"--output {text}: not supported as yet",
+            hint="there are type=oci,dest=FILE|- and type=oci,dest=DIR,tar=false",
+        )
+    if not destination:
+        raise UsageError(f"--output {text}: dest= is missing")
+    if destination == "-" and os.isatty(1):
+        raise UsageError(f"--output {text}: an image is not written to a terminal", hint="redirect standard output")
+    return OciOutput(destination, tar=tar)
+
+
+_OUTPUT_TAR = {"true": True, "1": True, "false": False, "0": False}

@@ -1,0 +1,64 @@
+"""The command line: picks the command, shows errors, and is the only place that exits."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from builder.cli.show import show_error
+from builder.cli.world import World
+from layers.errors import PybuildError
+
+COMMANDS = {
+    "build": "build an image from a Dockerfile; the default, so that `pybuild -t name .` works",
+    "run": "run a command in an image",
+    "images": "list the images of the store",
+    "inspect": "print what an image says of itself, as JSON",
+}
+
+USAGE = """usage: pybuild [build] [OPTIONS] CONTEXT
+       pybuild COMMAND ...
+
+commands:
+{commands}
+
+`pybuild COMMAND --help` explains the options of each.
+"""
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:], World.of_process()))
+
+
+def main(arguments: Sequence[str], world: World) -> int:
+    """Run one command line; the exit status is by the table in README."""
+    if not arguments or arguments[0] in {"help", "--help", "-h"}:
+        rows = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+        world.out.write(USAGE.format(commands=rows))
+        return 0 if arguments else 2
+    if arguments[0] in {"--version", "version"}:
+        from importlib.metadata import version  # costs more than all else here
+
+        world.out.write(f"pybuild {version('pybuild')}\n")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        command, rest = "build", arguments
+    try:
+        # Only the one command is imported: what people run most, a build with nothing to do, should start at once.
+        module = import_module(f"builder.cli.{command}")
+        status: int = module.main(rest, world)
+        world.out.flush()
+    except PybuildError as error:
+        show_error(error, world.err)
+        return error.exit_status
+    except KeyboardInterrupt:
+        world.err.write("interrupted\n")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output went away; the interpreter would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status

@@ -1,0 +1,42 @@
+"""What a command is given of the world outside: environment, streams and clocks are read here and nowhere else."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self, TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The surroundings of one run of the program."""
+
+    environment: Mapping[str, str]
+    out: TextIO
+    err: TextIO
+    monotonic: Callable[[], float] = time.monotonic
+    now_ns: Callable[[], int] = time.time_ns
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Those of this process."""
+        return cls(os.environ, sys.stdout, sys.stderr)
+
+    @property
+    def home(self) -> str:
+        """The person's home folder; `/` if nobody knows one."""
+        home = self.environment.get("HOME") or os.path.expanduser("~")
+        return home if os.path.isabs(home) else "/"
+
+    def default_root(self) -> str:
+        """Where the store is unless --root says otherwise."""
+        chosen = self.environment.get("PYBUILD_ROOT")
+        if chosen:
+            return chosen
+        data = self.environment.get("XDG_DATA_HOME") or os.path.join(self.home, ".local", "share")
+        return os.path.join(data, "pybuild")
+
+    def docker_config(self) -> str:
+        """The folder of Docker's config.json."""
+        return self.environment.get("DOCKER_CONFIG") or os.path.join(self.home, ".docker")

@@ -1,0 +1,103 @@
+"""Does what a step says, and makes a layer of what it left."""
+
+import os
+from collections.abc import Callable, Iterator
+
+from layers.layer import Layer, write_layer
+
+from builder.errors import CommandError
+from builder.events import Job
+from builder.origins import Selection
+from builder.report import Report
+from builder.sandbox.backend import Backend, CancelledError
+from builder.sandbox.plan import RootSpec
+from builder.sandbox.process import Finished
+from builder.snapshot import Snapshot
+from builder.steps.attributes import Attributes
+from builder.steps.copy import copy_changes
+from builder.steps.run import LastLines, process_of, shown, unpack
+from builder.steps.step import Action, Copy, Run
+from builder.steps.target import Target
+from builder.steps.workdir import directory_changes
+from cache.store import Store
+from layers.accounts import Accounts
+from layers.diff import overlay_changes
+from layers.entry import Change
+from layers.view import View
+
+
+class Executor:
+    """Executes the actions of one build. Any thread may call it, several at the same time."""
+
+    def __init__(self, store: Store, backend: Backend | None, report: Report, now_ns: Callable[[], int]) -> None:
+        """`backend` must have been entered; None will do for a build without RUN."""
+        self._store = store
+        self._backend = backend
+        self._report = report
+        self._now_ns = now_ns
+        self._cancel = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._cancelled = False
+
+    def close(self) -> None:
+        os.close(self._cancel)
+
+    def cancel(self) -> None:
+        """End the commands that run, and let no step begin."""
+        self._cancelled = True
+        os.eventfd_write(self._cancel, 1)
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledError if the build has been."""
+        if self._cancelled:
+            raise CancelledError("the build was cancelled")
+
+    def execute(self, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Layer:
+        """Do it on top of a snapshot. The layer is in the store when this returns; on failure nothing is."""
+        view = self._store.view(snapshot.layers)
+        if isinstance(action, Run):
+            return self._run(action, snapshot, view, job)
+        if isinstance(action, Copy):
+            attributes = self._attributes(action, view)
+            assert selection.tree is not None
+            changes = copy_changes(action, selection.sources, selection.tree, Target(view), attributes)
+        else:
+            changes = directory_changes(action, Target(view), Accounts.from_view(view), self._now_ns())
+        return self._write(changes)
+
+    def _run(self, run: Run, snapshot: Snapshot, view: View, job: Job) -> Layer:
+        last = LastLines()
+
+        def output(data: bytes) -> None:
+            last.add(data)
+            self._report.output(job, data)
+
+        assert self._backend is not None, "a build with a RUN left has entered a back-end"
+        process = process_of(run, Accounts.from_view(view))
+        lowers = unpack(snapshot.layers, self._store)
+        with self._store.scratch("run") as scratch:
+            finished = self._backend.run(process, RootSpec(lowers, view, scratch), output, cancelled=self._cancel)
+            if finished.status:
+                raise self._failed(run, finished, last.lines())
+            layer = self._write(overlay_changes(finished.upper, view))
+            self._store.trees.adopt(layer.diff_id, finished.upper)
+        return layer
+
+    def _failed(self, run: Run, finished: Finished, output: tuple[str, ...]) -> CommandError:
+        how = f"signal {finished.signal}" if finished.signal else f"exit status {finished.status}"
+        error = CommandError(f"the command ended with {how}: {shown(run.argv)}", status=finished.status, output=output)
+        error.hint = self._backend.caveat if self._backend else ""
+        return error
+
+    def _write(self, changes: Iterator[Change]) -> Layer:
+        layer, index = write_layer(changes, self._store.layout)
+        self._store.keep_index(layer.diff_id, index)
+        return layer
+
+    def _attributes(self, action: Copy, view: View) -> Attributes:
+        owner = None
+        if action.chown:
+            found = Accounts.from_view(view).owner(action.chown)
+            for name in found.unknown:
+                self._report.warn(f"--chown={action.chown}: the image has no {name!r}; the files belong to id 0")
+            owner = (found.uid, found.gid)
+        return Attributes(owner, action.mode, self._now_ns())

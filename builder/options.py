@@ -1,0 +1,41 @@
+"""What a build is asked to do: the command line as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from layers.oci import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class OciOutput:
+    """An OCI image layout: a tar file, standard output (`-`), or a folder."""
+
+    destination: str
+    tar: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """Everything that a build depends on beside files; paths are as the person gave them."""
+
+    context: str
+    root: str
+    """The folder of the store."""
+    platform: Platform
+    dockerfile: str = ""
+    """Empty: `Dockerfile` in the context; `-`: standard input."""
+    tags: tuple[str, ...] = ()
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    """Named contexts: name -> `oci-layout://...`."""
+    outputs: tuple[OciOutput, ...] = ()
+    """Without any, the image goes to the store."""
+    use_cache: bool = True
+    pull: bool = False
+    iid_file: str = ""
+    insecure_registries: frozenset[str] = frozenset()
+    registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    docker_config: str = ""
+    """Folder of Docker's config.json."""

@@ -1,0 +1,134 @@
+"""The trees that COPY and ADD read from, and what of them goes into a step's key."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from builder.errors import ContextError
+from builder.snapshot import Snapshot
+from builder.steps.copy import Source, find_sources
+from builder.steps.stage_tree import StageTree
+from builder.steps.step import Action, Copy, FromContext, FromStage, MakeDirectory, Run
+from builder.steps.tree import Tree, fingerprint
+from cache.store import Store
+from layers.digest import Digest, canonical_json
+from layers.entry import Kind
+from layers.oci import Platform
+
+Material = dict[str, object]
+Finished = Mapping[int, Snapshot | None]
+"""The stages that have no step left, by index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a step reads: its material for the key and, for a copy, the files themselves."""
+
+    material: Material
+    tree: Tree | None = None
+    sources: tuple[Source, ...] = ()
+
+
+class Origins:
+    """Gives trees to copies, and materials to keys. One for a build; `renewed` forgets what it saw of the context."""
+
+    def __init__(self, store: Store, platform: Platform, open_context: Callable[[], Tree]) -> None:
+        self._store = store
+        self._platform = platform
+        self._open_context = open_context
+        self._context: Tree | None = None
+
+    def renewed(self) -> "Origins":
+        """The same with a fresh look at the context."""
+        return Origins(self._store, self._platform, self._open_context)
+
+    def known_material(self, action: Action, finished: Finished) -> Material | None:
+        """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
+        if not isinstance(action, Copy):
+            return self._material(action)
+        if isinstance(action.origin, FromContext):
+            tree = self._context_tree()
+            return _copy_material(action, _digests(find_sources_here(action, tree), tree))
+        snapshot = self._snapshot(action, finished)
+        digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
+        return _copy_material(action, digest) if digest else None
+
+    def select(self, action: Action, finished: Finished) -> Selection:
+        """What an action reads, ready to be read. A copy's stage must be finished, and its layers in the store."""
+        if not isinstance(action, Copy):
+            return Selection(self._material(action))
+        if isinstance(action.origin, FromContext):
+            tree = self._context_tree()
+            sources = find_sources_here(action, tree)
+            return Selection(_copy_material(action, _digests(sources, tree)), tree, sources)
+        snapshot = self._snapshot(action, finished)
+        assert snapshot is not None, "the solver waits for the stage"
+        stage_tree = StageTree(snapshot.layers, self._store)
+        sources = find_sources_here(action, stage_tree)
+        for source in sources:
+            stage_tree.fetch(source.entry)
+        rows = [[_key_name(source), fingerprint(stage_tree, source.entry, owners=True)] for source in sources]
+        digest = Digest.of(canonical_json(rows))
+        self._store.records.add_content(_selector(action, snapshot), digest)
+        return Selection(_copy_material(action, digest), stage_tree, sources)
+
+    def unchanged(self, action: Action, selection: Selection) -> bool:
+        """Whether the context still holds what was selected: files may change while they are being copied."""
+        return self.renewed().known_material(action, {}) == selection.material
+
+    def _context_tree(self) -> Tree:
+        if self._context is None:
+            self._context = self._open_context()
+        return self._context
+
+    def _snapshot(self, action: Copy, finished: Finished) -> Snapshot | None:
+        if isinstance(action.origin, FromStage):
+            return finished.get(action.origin.stage)
+        assert not isinstance(action.origin, FromContext)
+        return Snapshot.of_image(action.origin.base.image)
+
+    def _material(self, action: Run | MakeDirectory) -> Material:
+        if isinstance(action, MakeDirectory):
+            return {"path": action.path, "user": action.user}
+        return {
+            "argv": action.argv,
+            "directory": action.directory,
+            "environment": action.environment,
+            "network": action.network,
+            "platform": str(self._platform),
+            "user": action.user,
+        }
+
+
+def find_sources_here(action: Copy, tree: Tree) -> tuple[Source, ...]:
+    """The sources; the error for a missing one says where pybuild looked."""
+    try:
+        return find_sources(action, tree)
+    except ContextError as error:
+        if isinstance(action.origin, FromContext):
+            error.hint = error.hint or "the path is relative to the build context; is it listed in .dockerignore?"
+        raise
+
+
+def _copy_material(action: Copy, files: object) -> Material:
+    return {
+        "chown": action.chown,
+        "destination": action.destination,
+        "files": files,
+        "mode": action.mode,
+        "owners": not isinstance(action.origin, FromContext),
+        "unpack": action.unpack,
+    }
+
+
+def _digests(sources: Sequence[Source], tree: Tree) -> list[list[str]]:
+    return [[_key_name(source), fingerprint(tree, source.entry, owners=False)] for source in sources]
+
+
+def _key_name(source: Source) -> str:
+    """The part of a source's name that shows in the result: none for a directory, whose contents are copied."""
+    return "" if source.entry.kind is Kind.DIRECTORY else source.named.rpartition("/")[2]
+
+
+def _selector(action: Copy, snapshot: Snapshot) -> Digest:
+    """Names the files that a copy takes from a stack of layers."""
+    return Digest.of(canonical_json([snapshot.chain, action.sources]))

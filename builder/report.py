@@ -1,0 +1,60 @@
+"""The engine's voice: gives jobs their numbers and hands events to the listener."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from builder.errors import Location
+from builder.events import Cached, Failed, Finished, Job, Listener, Output, Progress, Started, Warned
+from layers.errors import PybuildError
+
+
+class Report:
+    """One for a build; its methods may be called from any thread."""
+
+    def __init__(self, listener: Listener, clock: Callable[[], float]) -> None:
+        self._listener = listener
+        self.clock = clock
+        """Seconds of a clock that only grows."""
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def cached(self, title: str) -> None:
+        """The cache answered a step."""
+        self._listener(Cached(self._job(title)))
+
+    @contextmanager
+    def running(self, title: str) -> Iterator[Job]:
+        """Say that a job begins, and how it ends."""
+        job = self._job(title)
+        self._listener(Started(job, self.clock()))
+        try:
+            yield job
+        except PybuildError as error:
+            self._listener(Failed(job, self.clock(), error.message))
+            raise
+        except BaseException:
+            self._listener(Failed(job, self.clock(), "cancelled"))
+            raise
+        self._listener(Finished(job, self.clock()))
+
+    def found_cached(self, job: Job) -> None:
+        """A job that had begun was answered by the cache after all."""
+        self._listener(Cached(job))
+
+    def output(self, job: Job, data: bytes) -> None:
+        """A piece of what a command prints."""
+        self._listener(Output(job, data, self.clock()))
+
+    def progress(self, job: Job, part: str, done: int, total: int) -> None:
+        """Bytes moved so far, of one part of a job."""
+        self._listener(Progress(job, part, done, total))
+
+    def warn(self, message: str, location: Location | None = None) -> None:
+        """Something that does not end the build."""
+        self._listener(Warned(message, location))
+
+    def _job(self, title: str) -> Job:
+        with self._lock:
+            self._count += 1
+            return Job(self._count, title)

@@ -1,0 +1,70 @@
+"""Runs a command in an image: the sandbox of RUN, on a file system that is thrown away."""
+
+from dataclasses import dataclass
+
+from builder.errors import UsageError
+from builder.evaluate import DEFAULT_PATH
+from builder.sandbox.backend import choose
+from builder.sandbox.plan import RootSpec
+from builder.sandbox.process import Process
+from builder.snapshot import Snapshot
+from builder.steps.run import unpack
+from cache.store import Store
+from layers.accounts import Accounts
+from layers.oci import Image, RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What to run, and how; empty fields mean what the image says."""
+
+    command: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    """"" is none at all, and None that of the image."""
+    environment: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    directory: str = ""
+    interactive: bool = False
+    terminal: bool = False
+
+
+def run(image: Image, options: RunOptions, store: Store) -> int:
+    """Run on our own standard streams, to the end; the result is the command's exit status."""
+    snapshot = Snapshot.of_image(image)
+    view = store.view(snapshot.layers)
+    process = _process(image.config.config, options, Accounts.from_view(view))
+    backend = choose()
+    backend.enter()
+    try:
+        lowers = unpack(snapshot.layers, store)
+        with store.scratch("container") as scratch:
+            finished = backend.attach(process, RootSpec(lowers, view, scratch))
+    finally:
+        backend.close()
+    return finished.status
+
+
+def _process(config: RunConfig, options: RunOptions, accounts: Accounts) -> Process:
+    user = accounts.user(options.user or config.user)
+    environment = {"PATH": DEFAULT_PATH, "HOME": user.home} | config.environment | dict(options.environment)
+    return Process(
+        argv=_argv(config, options),
+        environment=tuple(environment.items()),
+        cwd=options.directory or config.working_dir or "/",
+        uid=user.uid,
+        gid=user.gid,
+        groups=user.groups,
+        hostname="pybuild",
+        terminal=options.terminal,
+    )
+
+
+def _argv(config: RunConfig, options: RunOptions) -> tuple[str, ...]:
+    """Docker's rule: arguments replace CMD, and an entry point of one's own drops the CMD of the image too."""
+    if options.entrypoint is None:
+        entrypoint, command = config.entrypoint or (), options.command or config.cmd or ()
+    else:
+        entrypoint, command = (options.entrypoint,) if options.entrypoint else (), options.command
+    if not entrypoint and not command:
+        raise UsageError("the image has neither ENTRYPOINT nor CMD", hint="name a command: pybuild run IMAGE COMMAND")
+    return (*entrypoint, *command)

@@ -1,0 +1,153 @@
+"""Executes what the plan left open: one thread for each stage, so that independent stages run at the same time."""
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+
+from layers.layer import Layer
+
+from builder.errors import ContextError, located
+from builder.events import Job
+from builder.executor import Executor
+from builder.graph import Graph, ImageStart, Stage, StageStart
+from builder.images import Images
+from builder.origins import Origins, Selection
+from builder.planner import Lookup, StagePlan, look_up, start_of
+from builder.report import Report
+from builder.sandbox.backend import CancelledError
+from builder.snapshot import Snapshot
+from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, Step
+from cache.records import Record
+from cache.store import Store
+from layers.digest import canonical_json
+
+
+class Solver:
+    """Solves one graph. A stage waits for those that it needs; the first failure ends all."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        origins: Origins,
+        images: Images,
+        store: Store,
+        executor: Executor,
+        report: Report,
+        now: Callable[[], str],
+        *,
+        use_cache: bool,
+    ) -> None:
+        self._graph = graph
+        self._origins = origins
+        self._images = images
+        self._store = store
+        self._executor = executor
+        self._report = report
+        self._now = now
+        self._use_cache = use_cache
+        self._ends: dict[int, Future[Snapshot]] = {}
+
+    def solve(self, plans: Mapping[int, StagePlan]) -> dict[int, StagePlan]:
+        """The plans, all of them complete now; raises what the first stage to fail raised."""
+        self._ends = {stage.index: Future() for stage in self._graph.stages}
+        threads = [
+            threading.Thread(target=self._run, args=(plans[stage.index],), name=f"stage {stage.index}")
+            for stage in self._graph.stages
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            done, _ = wait(self._ends.values(), return_when=FIRST_EXCEPTION)
+            for error in filter(None, (end.exception() for end in done)):
+                if not isinstance(error, CancelledError):
+                    raise error
+        finally:
+            self._executor.cancel()
+            for thread in threads:
+                thread.join()
+        return {
+            stage.index: StagePlan(stage, self._ends[stage.index].result(), len(stage.steps))
+            for stage in self._graph.stages
+        }
+
+    def _run(self, plan: StagePlan) -> None:
+        end = self._ends[plan.stage.index]
+        try:
+            end.set_result(self._solve_stage(plan))
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the stage raises it again
+            end.set_exception(error)
+
+    def _solve_stage(self, plan: StagePlan) -> Snapshot:
+        stage, snapshot = plan.stage, plan.snapshot
+        if plan.complete and snapshot is not None:
+            return snapshot
+        if isinstance(stage.start, ImageStart):
+            self._images.fetch(stage.start.base, stage.start.title)
+        for title in plan.hits():
+            self._report.cached(title)
+        if snapshot is None:
+            snapshot = self._start(stage)
+        for step in plan.left():
+            if step.action is None:
+                snapshot = snapshot.after_metadata(step.created_by)
+                continue
+            with located(step.location):
+                snapshot = self._solve_step(step, step.action, snapshot)
+        return snapshot
+
+    def _start(self, stage: Stage) -> Snapshot:
+        """What a stage begins with whose parent stage was not finished when the plan was made."""
+        assert isinstance(stage.start, StageStart)
+        start = start_of(stage, {stage.start.stage: self._ends[stage.start.stage].result()})
+        assert start is not None
+        return start
+
+    def _solve_step(self, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
+        finished = {}
+        if isinstance(action, Copy) and isinstance(action.origin, FromStage):
+            finished[action.origin.stage] = self._ends[action.origin.stage].result()
+        self._executor.check_cancelled()
+        with self._report.running(step.title) as job:
+            if isinstance(action, Copy) and isinstance(action.origin, FromImage):
+                self._images.fetch(action.origin.base, f"FROM {action.origin.base.name}")
+            for origins in (self._origins, self._origins.renewed()):
+                selection = origins.select(action, finished)
+                record = self._make(action, snapshot, selection, job)
+                if record is not None:
+                    return snapshot.after_layer(step.created_by, record.layer, record.created)
+        raise ContextError(
+            "files of the build context change while they are copied",
+            hint="stop what writes there, or list it in .dockerignore",
+        )
+
+    def _make(self, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Record | None:
+        """The record of a step, from the cache or by doing it; None if the context changed meanwhile."""
+        lookup = look_up(action, snapshot, selection.material)
+        # Another build may be at the same step: it is waited for, and what it made is shared.
+        with self._store.lock(lookup.key):
+            record = self._store.records.find(lookup.key) if self._use_cache else None
+            if record is not None:
+                self._report.found_cached(job)
+                return record
+            started = self._report.clock()
+            layer = self._executor.execute(action, snapshot, selection, job)
+            if _reads_context(action) and not self._origins.unchanged(action, selection):
+                return None
+            return self._remember(lookup, snapshot, layer, self._report.clock() - started)
+
+    def _remember(self, lookup: Lookup, snapshot: Snapshot, layer: Layer, seconds: float) -> Record:
+        record = Record(
+            key=lookup.key,
+            operation=lookup.operation,
+            parent=snapshot.chain,
+            material=canonical_json(lookup.material),
+            layer=layer,
+            created=self._now(),
+            seconds=seconds,
+        )
+        self._store.records.add(record)
+        return record
+
+
+def _reads_context(action: Action) -> bool:
+    return isinstance(action, Copy) and isinstance(action.origin, FromContext)
