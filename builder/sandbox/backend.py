@@ -5,12 +5,9 @@ from typing import Protocol
 
 from builder.errors import SandboxError
 from builder.sandbox.plan import RootSpec
-from builder.sandbox.process import Finished, Process
-from layers.errors import PybuildError
+from builder.sandbox.process import CancelledError, Finished, Process
 
-
-class CancelledError(PybuildError):
-    """A step was ended because nobody wants its result any more."""
+__all__ = ["Backend", "CancelledError", "choose"]
 
 
 class Backend(Protocol):
@@ -56,7 +53,7 @@ class Backend(Protocol):
 
 def choose(name: str = "auto") -> Backend:
     """The back-end of this name, or the best for this place; nothing is entered yet."""
-    from builder.sandbox.overlay import OverlayBackend  # it needs this module; and a cached build needs neither
+    from builder.sandbox.overlay import OverlayBackend  # not before something has to run
 
     if name not in {"auto", OverlayBackend.name}:
         raise SandboxError(f"there is no back-end {name!r}", hint=f"the back-ends are: auto, {OverlayBackend.name}")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from layers.errors import PybuildError
+
 DOCKER_CAPABILITIES = 0xA80425FB
 """What Docker grants by default: chown, dac_override, fsetid, fowner, mknod, net_raw, setgid, setuid, setfcap, setpcap,
 net_bind_service, sys_chroot, kill and audit_write, each as the bit 1 << CAP_x of linux/capability.h."""
@@ -12,6 +14,7 @@ HOSTNAME = "buildkitsandbox"
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH."""
+
 
 Network = Literal["host", "none"]
 
@@ -46,3 +49,7 @@ class Finished:
     seconds: float
     upper: str = ""
     """The overlay upper folder: everything that the command changed. It is the caller's now."""
+
+
+class CancelledError(PybuildError):
+    """A step was ended because nobody wants its result any more."""
