@@ -1,6 +1,7 @@
 """One file, folder or other thing on this machine's disk: read as an entry, and made from one."""
 
 import os
+import re
 import stat
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ OPAQUE = "overlay.opaque"
 
 _DEVICE = "user.pybuild.dev"
 """On an empty file that stands for a device node where none may be made: `c MAJOR MINOR`, or `b`."""
+_DEVICE_NOTE = re.compile(rb"([cb]) (\d{1,4}) (\d{1,7})")
 _PRIVATE = ("user.overlay.", "trusted.overlay.", "user.pybuild.")
 """Speak to the kernel, or to us."""
 _SELINUX = "security.selinux"
@@ -67,10 +69,10 @@ def describe(file: str, status: os.stat_result, path: str) -> Entry | None:
     size = 0
     if kind is Kind.FILE:
         size = status.st_size
-        if _DEVICE in xattrs:
-            kind, device = _parse_device(xattrs[_DEVICE])
         if _CAPABILITY in xattrs:
             xattrs[_CAPABILITY] = _without_root_id(xattrs[_CAPABILITY])
+        if note := _DEVICE_NOTE.fullmatch(xattrs.get(_DEVICE, b"")):
+            kind, device, size = Kind(note[1].decode()), (int(note[2]), int(note[3])), 0
     elif kind in _DEVICE_TYPES:
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
     return Entry(
@@ -191,11 +193,6 @@ def _xattr_names(file: str) -> list[str]:
         return os.listxattr(file, follow_symlinks=False)
     except OSError:  # a file system without any
         return []
-
-
-def _parse_device(note: bytes) -> tuple[Kind, tuple[int, int]]:
-    letter, major, minor = note.decode("ascii", "replace").split(" ")
-    return Kind(letter), (int(major), int(minor))
 
 
 def _without_root_id(value: bytes) -> bytes:

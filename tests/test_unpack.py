@@ -43,6 +43,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
         before.st_ctime_ns,
     )
     assert sorted(os.listdir(tmp_path)) == ["root", "sentinel"]
+    subprocess.run(["rm", "-r", str(root)], check=True)  # too deep for pytest, in some tests
 
 
 def lay(root: Path, *entries: Entry, contents: dict[str, bytes] | None = None) -> bool:
