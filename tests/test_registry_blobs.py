@@ -186,6 +186,15 @@ def test_a_registry_that_stays_busy_is_told_with_its_words(fake: FakeRegistry, p
     assert len(pull.pauses) == 4
 
 
+def test_a_busy_blob_is_not_tried_more_often_than_a_manifest(fake: FakeRegistry, pull: Pull) -> None:
+    fake.replies[blob_path()] = Reply(503)
+
+    with pytest.raises(BusyError):
+        pull.fetch(name_of(fake), [IMAGE.layers[1]])
+
+    assert fake.paths("/blobs/") == [blob_path()] * 5
+
+
 def test_nobody_waits_an_hour(fake: FakeRegistry, pull: Pull) -> None:
     fake.replies[MANIFEST_PATH] = Reply(429, {"Retry-After": "3600"})
 

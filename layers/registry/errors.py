@@ -33,6 +33,8 @@ class TransientError(RegistryError):
 
     wait = 0.0
     """Seconds that the server asks to wait for."""
+    final = False
+    """Whether it has been tried often enough."""
 
 
 class DroppedError(TransientError):

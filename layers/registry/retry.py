@@ -17,19 +17,21 @@ _FIRST_PAUSE = 0.5
 
 
 def retrying(action: Callable[[], T], *, pause: Callable[[float], object], attempts: int = ATTEMPTS) -> T:
-    """Do it until it is done; the last TransientError rises as it is.
+    """Do it until it is done; the last TransientError rises as it is, and is final for whoever tries around this.
 
     Pauses double and are spread at random, so that many clients that failed together do not return together.
     """
-    for attempt in range(attempts - 1):
+    tried = 0
+    while True:
         try:
             return action()
         except TransientError as error:
-            if error.wait > LONGEST_WAIT:
+            tried += 1
+            if error.final or tried == attempts or error.wait > LONGEST_WAIT:
+                error.final = True
                 raise
             spread = random.uniform(0.5, 1.5)  # noqa: S311 - nobody gains by guessing it
-            pause(max(error.wait, _FIRST_PAUSE * 2**attempt * spread))
-    return action()
+            pause(max(error.wait, _FIRST_PAUSE * 2 ** (tried - 1) * spread))
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

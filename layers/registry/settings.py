@@ -1,6 +1,5 @@
 """Which registries are spoken to, and how: what a person chose on the command line, and what follows from it."""
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -62,6 +61,8 @@ def bare_host(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether `HOST[:PORT]` is this machine by its name alone, without asking anybody."""
+    import ipaddress  # here: a build that the cache answers makes settings too, and never comes so far
+
     name = bare_host(host).strip("[]").lower()
     try:
         return ipaddress.ip_address(name).is_loopback
