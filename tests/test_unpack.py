@@ -6,10 +6,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from tars import file, folder, hard_link, index_of, layers, symlink, tar_of
 
 from layers import inode
@@ -43,7 +45,6 @@ def root(tmp_path: Path) -> Iterator[Path]:
         before.st_ctime_ns,
     )
     assert sorted(os.listdir(tmp_path)) == ["root", "sentinel"]
-    subprocess.run(["rm", "-r", str(root)], check=True)  # too deep for pytest, in some tests
 
 
 def lay(root: Path, *entries: Entry, contents: dict[str, bytes] | None = None) -> bool:
@@ -223,6 +224,7 @@ def test_a_layer_that_lists_its_folders_leans_on_nothing(root: Path) -> None:
     assert not leans
 
 
+LONG = "/".join(["n" * 200] * 15)
 HOSTILE = {
     "name with ..": [file("../sentinel")],
     "name with .. in the middle": [folder("a"), file("a/../../sentinel")],
@@ -248,7 +250,7 @@ HOSTILE = {
     "huge name": [file("n" * 300)],
     "huge symlink": [symlink("a", "n" * 5000)],
     "huge path": [file("/".join(["d"] * 3000))],
-    "path made huge by symlinks": [symlink("a", "/".join(["d"] * 2000)), symlink("a/a", "d/" * 2000), file("a/a/a")],
+    "path made huge by symlinks": [symlink("a", LONG), symlink("a/a", LONG), file("a/a/a")],
 }
 
 
@@ -335,11 +337,11 @@ def test_a_root_that_is_a_symlink_is_refused(root: Path) -> None:
 
 
 def test_many_open_folders_do_not_exhaust_descriptors(root: Path) -> None:
-    deep = "/".join("d" * 200)
+    deep = "/".join("d" * 100)
 
-    lay(root, file(f"{deep}/x"), *[file(f"{number}/{deep}/x") for number in range(20)])
+    lay(root, file(f"{deep}/x"), *[file(f"{number}/{deep}/x") for number in range(3)])
 
-    assert (root / f"19/{deep}/x").is_file()
+    assert (root / f"2/{deep}/x").is_file()
     assert len(os.listdir("/proc/self/fd")) < 60
 
 
@@ -394,6 +396,33 @@ def test_an_owner_without_an_id_here_is_told(tmp_path: Path) -> None:
 
     assert "'a' cannot be given to 33:0" in output
     assert "subordinate ids" in output
+
+
+WHOLE = tar_of(
+    folder("d", 0o700),
+    file("d/a")._replace(xattrs=(("user.x", b"y"),)),
+    symlink("d/l", "../d"),
+    hard_link("d/l/b", "d/a"),
+    Entry("null", Kind.CHARACTER, device=(1, 3)),
+    file("e/.wh.x", 0),
+).getvalue()
+
+
+@pytest.mark.property
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=3))
+def test_a_damaged_layer_is_an_error_for_people_or_none(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int]]
+) -> None:
+    data = bytearray(WHOLE)
+    for position, value in damage:
+        data[position] = value
+        header = position - position % 512
+        data[header + 148 : header + 156] = b" " * 8
+        data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
+
+    with suppress(ImageError, StoreError):
+        unpack(io.BytesIO(data), str(tmp_path_factory.mktemp("tree")))
 
 
 @pytest.mark.property
