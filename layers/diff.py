@@ -32,8 +32,9 @@ class _Folder(NamedTuple):
     entry: Entry
     is_opaque: bool
     """Whether nothing of the layers below is seen in it, by its own mark or one above."""
+    whiteouts: list[Change]
     rest: Iterator[os.DirEntry[str]]
-    """What is still to come of it."""
+    """What else is in it and still to come."""
 
 
 def _changes(upper: str, lower: View) -> Iterator[Change]:
@@ -42,38 +43,36 @@ def _changes(upper: str, lower: View) -> Iterator[Change]:
     before = lower.lookup("")
     if before is None or _differ(root._replace(mtime_ns=before.mtime_ns), before):
         yield Change(root)
-    unchanged: list[Entry] = []  # folders above, or at, the place of the walk that may have no change in them
-    hidden, folder = _enter(upper, root, lower, is_opaque=inode.is_opaque(upper))
-    yield from hidden
-    way = [folder]
+    way = [_enter(upper, root, lower, is_opaque=inode.is_opaque(upper))]
+    yield from way[0].whiteouts
+    unchanged: list[Entry] = []  # folders on the way, as they were, that may turn out to have no change in them
     while way:
-        found = next(way[-1].rest, None)
+        parent = way[-1]
+        found = next(parent.rest, None)
         if found is None:
-            left = way.pop().entry
-            if unchanged and unchanged[-1] is left:
+            way.pop()
+            if unchanged and unchanged[-1] is parent.entry:
                 unchanged.pop()
             continue
-        parent = way[-1]
         path = f"{parent.entry.path}/{found.name}" if parent.entry.path else found.name
         entry = inode.describe(found.path, found.stat(follow_symlinks=False), path)
         if entry is None:
             continue
-        hidden = []
         if entry.kind is Kind.DIRECTORY:
             is_opaque = parent.is_opaque or inode.is_opaque(found.path)
-            hidden, folder = _enter(found.path, entry, lower, is_opaque=is_opaque)
-            way.append(folder)
-            if not hidden and not _differ(entry, lower.lookup(path)):
+            way.append(_enter(found.path, entry, lower, is_opaque=is_opaque))
+            if not way[-1].whiteouts and not _differ(entry, lower.lookup(path)):
                 unchanged.append(entry)
                 continue
         yield from map(Change, unchanged)
         unchanged.clear()
         yield Change(entry, found.path if entry.kind is Kind.FILE else None)
-        yield from hidden
+        if entry.kind is Kind.DIRECTORY:
+            yield from way[-1].whiteouts
 
 
-def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> tuple[list[Change], _Folder]:
-    """The whiteouts of a folder, and the folder with what else is in it still to come."""
+def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> _Folder:
+    """A folder of the upper directory, before anything of it is walked."""
     with os.scandir(place) as scan:
         items = sorted(scan, key=lambda item: os.fsencode(item.name))
     marks = {item.name for item in items if inode.is_whiteout(item.stat(follow_symlinks=False))}
@@ -85,7 +84,7 @@ def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> tuple[l
         gone = [name for name in below if name not in names]
     else:
         gone = sorted((name for name in marks if lower.lookup(prefix + name)), key=os.fsencode)
-    return [whiteout(prefix + name) for name in gone], _Folder(entry, is_opaque, iter(kept))
+    return _Folder(entry, is_opaque, [whiteout(prefix + name) for name in gone], iter(kept))
 
 
 def _differ(entry: Entry, before: Entry | None) -> bool:
