@@ -6,15 +6,16 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from layers.compress import Compression, compressor, decompressed
+from layers.compress import Compression
 from layers.digest import Digest
 from layers.entry import Change, Entry, Kind
 from layers.errors import ImageError
 from layers.index import IndexBuilder, LayerIndex
 from layers.layout import Layout
 from layers.oci import Descriptor
-from layers.pipeline import Pipeline
-from layers.tar import TarWriter, read_content, read_tar
+
+# Tars, compressors and threads are imported by those who need them: the cache of steps deals in `Layer`, and a build
+# that it answers altogether writes and reads none.
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -47,6 +48,10 @@ def write_layer(
     The same changes give the same bytes. Of entries with one inode the first has the data, the others become hard links
     to it. Memory does not grow with the layer, but for its index. If anything fails, nothing of it is on disk.
     """
+    from layers.compress import compressor
+    from layers.pipeline import Pipeline
+    from layers.tar import TarWriter, read_content
+
     builder = IndexBuilder()
     with layout.writer() as blob, Pipeline(blob, compressor(compression, level)) as pipeline:
         tar = TarWriter(pipeline.write)
@@ -66,6 +71,9 @@ def write_layer(
 
 def read_layer(descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> LayerIndex:
     """The index of the layer in this blob. ImageError if it is no layer, or not the one that has this diff_id."""
+    from layers.compress import decompressed
+    from layers.tar import read_tar
+
     hashed = _Hashed(decompressed(stream), diff_id)
     tar = io.BufferedReader(hashed, _READ)
     builder = IndexBuilder()

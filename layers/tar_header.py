@@ -7,6 +7,7 @@ by hand, since a layer has tens of thousands of entries: the standard library ta
 
 import os
 import re
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple, Self
 from zlib import adler32
@@ -290,6 +291,7 @@ def _normal(name: bytes) -> str:
     return "/".join([part for part in _decoded(name).split("/") if part and part != "."])
 
 
+@lru_cache(maxsize=1024)  # modes, owners and times repeat
 def _number(field: bytes) -> int:
     """Octal digits among blanks and NULs; or GNU's form for large ones, of two's complement after a set bit."""
     if field[0] & 0x80:
