@@ -58,7 +58,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     """
     names = full_names(options.tags)
     report = Report(listener, clocks.monotonic)
-    with closing(Store(options.root)) as store:
+    with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
             report.warn(store.note)
         dockerfile = parse(read_dockerfile(options))
@@ -66,6 +66,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             report.warn(note.message, note.location)
         contexts = Contexts(options, store)
         images = Images(store, options.contexts, _registries(options), options.platform, report, pull=options.pull)
+        stack.callback(images.close)
         graph = make_graph(
             dockerfile,
             options.target,
@@ -147,5 +148,8 @@ def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, store:
 
 def _registries(options: BuildOptions) -> RegistrySettings:
     return RegistrySettings(
-        insecure=options.insecure_registries, mirrors=options.registry_mirrors, docker_config=options.docker_config
+        insecure=options.insecure_registries,
+        mirrors=options.registry_mirrors,
+        docker_config=options.docker_config,
+        ca_file=options.ca_file or None,
     )

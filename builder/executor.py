@@ -3,8 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 
-from layers.layer import Layer, write_layer
-
 from builder.errors import CommandError
 from builder.events import Job
 from builder.origins import Selection
@@ -23,6 +21,7 @@ from cache.store import Store
 from layers.accounts import Accounts
 from layers.diff import overlay_changes
 from layers.entry import Change
+from layers.layer import Layer, write_layer
 from layers.view import View
 
 

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
 from builder.report import Report
@@ -13,6 +15,9 @@ from layers.layout import Layout
 from layers.oci import INDEXES, MANIFESTS, Descriptor, Image, ImageConfig, Index, Manifest, Platform
 from layers.registry.reference import Reference
 from layers.registry.settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from layers.registry.client import Registry
 
 Progress = Callable[[Descriptor, int], None]
 """Called with a blob and how many of its bytes have come."""
@@ -47,6 +52,12 @@ class Images:
         self._pull = pull
         self._found: dict[str, Base] = {}
         self._sources: dict[Digest, Fetch] = {}
+        self._stack = ExitStack()
+        self._registry: Registry | None = None
+
+    def close(self) -> None:
+        """Close the connections to registries."""
+        self._stack.close()
 
     def is_named(self, name: str) -> bool:
         """Whether --build-context says what a name means: that goes before stages."""
@@ -125,13 +136,20 @@ class Images:
 
     def _from_registry(self, reference: Reference) -> Base:
         # Not at the top: a build whose base images are in the store needs no HTTP.
+        from layers.layer import read_layer
         from layers.registry.client import Registry
         from layers.registry.transfer import fetch_layers
 
         def fetch(layers: tuple[Descriptor, ...], progress: Progress) -> None:
-            fetch_layers(registry, reference, layers, self._store.layout, progress=progress)
+            fetch_layers(registry, reference, layers, self._store.layout, progress=progress, inspect=inspect)
 
-        registry = Registry(self._registries, warn=self._report.warn)
+        def inspect(layer: Descriptor, stream: BinaryIO) -> None:
+            diff_id = image.diff_id_of(layer)
+            self._store.keep_index(diff_id, read_layer(layer, diff_id, stream))
+
+        if self._registry is None:
+            self._registry = self._stack.enter_context(Registry(self._registries, warn=self._report.warn))
+        registry = self._registry
         with self._report.running(f"[internal] load metadata for {reference}"):
             image = registry.resolve(reference, self._platform, self._store.layout.put)
         self._sources[image.descriptor.digest] = fetch

@@ -39,3 +39,5 @@ class BuildOptions:
     registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     docker_config: str = ""
     """Folder of Docker's config.json."""
+    ca_file: str = ""
+    """Certificates to trust in place of those that come with requests."""

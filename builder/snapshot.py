@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from layers.layer import Layer
-
 from cache.keys import chain_id
 from layers.digest import Digest
+from layers.layer import Layer
 from layers.oci import History, Image, ImageConfig
 
 COMMENT = "buildkit.dockerfile.v0"

@@ -4,8 +4,6 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
-from layers.layer import Layer
-
 from builder.errors import ContextError, located
 from builder.events import Job
 from builder.executor import Executor
@@ -20,6 +18,7 @@ from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, 
 from cache.records import Record
 from cache.store import Store
 from layers.digest import canonical_json
+from layers.layer import Layer
 
 
 class Solver:

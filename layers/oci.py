@@ -391,6 +391,10 @@ class Image:
                 f"and {len(self.config.diff_ids)} in its configuration"
             )
 
+    def diff_id_of(self, layer: Descriptor) -> Digest:
+        """The digest of one of its layers, uncompressed."""
+        return self.config.diff_ids[[known.digest for known in self.manifest.layers].index(layer.digest)]
+
 
 def _platform(value: Json) -> Platform:
     return Platform.of(

@@ -46,7 +46,7 @@ def test_an_escaped_star_is_no_wildcard() -> None:
 def test_a_star_does_not_cross_directories() -> None:
     tree = MemoryTree({"a/x.txt": b"", "b/c/x.txt": b"", "x.txt": b""})
 
-    found = [entry.path for entry in matches(tree, "*/x.txt")]
+    found = [entry.path for entry in matches(tree, "*/x.txt") or ()]
 
     assert found == ["a/x.txt"]
 
@@ -54,9 +54,13 @@ def test_a_star_does_not_cross_directories() -> None:
 def test_matches_come_in_the_order_of_a_sorted_walk() -> None:
     tree = MemoryTree({"b/2": b"", "b/1": b"", "a/3": b""})
 
-    found = [entry.path for entry in matches(tree, "*/*")]
+    found = [entry.path for entry in matches(tree, "*/*") or ()]
 
     assert found == ["a/3", "b/1", "b/2"]
+
+
+def test_the_folder_before_a_wildcard_must_be_there() -> None:
+    assert matches(MemoryTree({"a/x": b""}), "b/*") is None
 
 
 def test_many_stars_take_linear_time() -> None:

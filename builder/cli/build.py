@@ -72,6 +72,7 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
         insecure_registries=frozenset(given.insecure_registry),
         registry_mirrors=registry_mirrors(given.registry_mirror),
         docker_config=world.docker_config(),
+        ca_file=world.ca_file(),
     )
 
 

@@ -37,6 +37,10 @@ class World:
         data = self.environment.get("XDG_DATA_HOME") or os.path.join(self.home, ".local", "share")
         return os.path.join(data, "pybuild")
 
+    def ca_file(self) -> str:
+        """The certificates that the person chose to trust, by the names that requests and OpenSSL give the choice."""
+        return self.environment.get("REQUESTS_CA_BUNDLE") or self.environment.get("SSL_CERT_FILE") or ""
+
     def docker_config(self) -> str:
         """The folder of Docker's config.json."""
         return self.environment.get("DOCKER_CONFIG") or os.path.join(self.home, ".docker")

@@ -33,8 +33,8 @@ def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:
     found = []
     for text in copy.sources:
         path = os.path.normpath("/" + text).lstrip("/")
-        named = [entry.path for entry in matches(tree, path)] if has_wildcard(path) else [path]
-        for name in named:
+        matched = matches(tree, path) if has_wildcard(path) else None
+        for name in [path] if matched is None else [entry.path for entry in matched]:
             entry = tree.lookup(tree.resolve(name))
             if entry is None:
                 raise ContextError(f"{text!r} is not there: nothing to copy")

@@ -3,8 +3,6 @@
 import os
 from typing import BinaryIO
 
-from layers.layer import Layer
-
 from builder.steps.tree import walk
 from cache.files import hash_file
 from cache.store import Store
@@ -13,6 +11,7 @@ from layers.digest import Digest
 from layers.entry import Entry, Kind
 from layers.errors import ImageError
 from layers.landing import Effect, Landing
+from layers.layer import Layer
 from layers.tar import read_tar
 
 

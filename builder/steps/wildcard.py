@@ -15,10 +15,19 @@ def has_wildcard(pattern: str) -> bool:
     return re.search(r"[*?\[]", re.sub(r"\\.", "", pattern)) is not None
 
 
-def matches(tree: Tree, pattern: str) -> list[Entry]:
-    """All entries whose path matches, in the order of a sorted walk; links on the way are not followed."""
-    found = [Entry("", Kind.DIRECTORY, 0o755)]
-    for component in pattern.split("/"):
+def matches(tree: Tree, pattern: str) -> list[Entry] | None:
+    """All entries whose path matches, in the order of a sorted walk.
+
+    The folder before the first wildcard is a plain name, whose links are followed: None if it is not there. Links
+    further on are not.
+    """
+    components = pattern.split("/")
+    plain = next(number for number, component in enumerate(components) if has_wildcard(component))
+    top = tree.lookup(tree.resolve("/".join(components[:plain])))
+    if top is None:
+        return None
+    found = [top]
+    for component in components[plain:]:
         fits = compile_component(component)
         found = [
             child
