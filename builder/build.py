@@ -128,6 +128,7 @@ def _solve(
             stack.callback(backend.close)
             # While this process is still one thread: the kernel demands it of a new user namespace.
             backend.enter()
+        report.entered()
         store.sweep()
         executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns)))
         solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=use_cache)

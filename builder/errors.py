@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from layers.errors import Location, PybuildError
 
 __all__ = [
+    "CancelledError",
     "CommandError",
     "ContextError",
     "DockerfileError",
@@ -50,6 +51,10 @@ class SandboxError(PybuildError):
     """The sandbox cannot be made: this place does not allow what a RUN needs."""
 
     exit_status = 8
+
+
+class CancelledError(PybuildError):
+    """A step was ended because nobody wants its result any more."""
 
 
 @contextmanager

@@ -5,69 +5,17 @@ of each.
 """
 
 import posixpath
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import replace
 
-from builder.arguments import PROXY_ARGUMENTS, proxy_variables
 from builder.dockerfile import instructions as d
 from builder.dockerfile.values import exposed_ports, stop_signal
-from builder.dockerfile.words import expand_word, expand_words
-from builder.errors import DockerfileError, Location
-from builder.steps.step import Action, Copy, MakeDirectory, Origin, Run, Step
-from layers.oci import ImageConfig
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_SHELL = ("/bin/sh", "-c")
+from builder.errors import DockerfileError
+from builder.evaluate_copy import copy_action
+from builder.evaluate_run import run_action
+from builder.stage_state import Scope, StageState
+from builder.steps.step import Action, MakeDirectory, Step
 
 NONE_CHECK = {"Test": ["NONE"]}
-
-
-@dataclass(slots=True)
-class StageState:
-    """A stage while its instructions are read."""
-
-    config: ImageConfig
-    environment: dict[str, str] = field(default_factory=dict)
-    """What words and commands see: of ENV and ARG, whichever came last."""
-    arguments: list[tuple[str, str | None]] = field(default_factory=list)
-    """Declared by ARG, in order; None is declared without a value."""
-    steps: list[Step] = field(default_factory=list)
-    command_set: bool = False
-    """Whether this stage has a CMD of its own."""
-
-    @classmethod
-    def begin(cls, config: ImageConfig) -> Self:
-        """The state after FROM."""
-        return cls(config, {"PATH": DEFAULT_PATH} | config.config.environment)
-
-    def continued(self) -> "StageState":
-        """The state of a stage FROM this one: everything but the steps and whether CMD is its own."""
-        return StageState(self.config, dict(self.environment), list(self.arguments))
-
-    @property
-    def shell(self) -> tuple[str, ...]:
-        return self.config.config.shell or DEFAULT_SHELL
-
-    @property
-    def directory(self) -> str:
-        return self.config.config.working_dir or "/"
-
-    def configure(self, **changes: Any) -> None:  # noqa: ANN401 - dataclasses.replace's own types
-        """Change fields of the image's `config`."""
-        self.config = self.config.with_config(**changes)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What instructions may refer to beyond their own stage."""
-
-    escape: str
-    build_args: Mapping[str, str]
-    global_args: Mapping[str, str]
-    origin: Callable[[str], Origin]
-    """What --from=NAME means."""
-    warn: Callable[[str, Location | None], None]
 
 
 def evaluate(instruction: d.Instruction, state: StageState, scope: Scope) -> None:
@@ -111,7 +59,7 @@ class _Evaluation:
             case d.Entrypoint(command=command):
                 self._entrypoint(command)
             case d.User(user=user):
-                user = self._word(user)
+                user = self._state.word(user)
                 self._state.configure(user=user)
                 self._note(f"USER {user}")
             case d.Expose(ports=ports):
@@ -134,10 +82,10 @@ class _Evaluation:
     def _arg(self, declarations: tuple[d.Declaration, ...]) -> None:
         shown = []
         for declaration in declarations:
-            name = self._word(declaration.name)
+            name = self._state.word(declaration.name)
             value = self._scope.build_args.get(name)
             if value is None and declaration.default is not None:
-                value = self._word(declaration.default)
+                value = self._state.word(declaration.default)
             elif value is None:
                 value = self._scope.global_args.get(name)
             self._state.arguments.append((name, value))
@@ -160,61 +108,22 @@ class _Evaluation:
         self._note("LABEL " + " ".join(f"{name}={value}" for name, value in expanded))
 
     def _run(self, run: d.Run) -> None:
-        self._refuse(run.mounts, "--mount")
-        self._refuse(run.devices, "--device")
-        self._refuse(run.security == "insecure", "--security=insecure")
-        if isinstance(run.command, d.Script):
-            raise DockerfileError("a here-document that begins with #! is not supported yet")
-        argv = self._argv(run.command)
-        variables = dict(self._state.environment)
-        action = Run(
-            argv=argv,
-            environment=tuple(sorted(variables.items())),
-            directory=self._state.directory,
-            user=self._state.config.config.user,
-            network=run.network,
-            proxies=proxy_variables(self._scope.build_args),
-        )
-        self._step(f"RUN {self._arguments_shown()}{' '.join(argv)} # buildkit", action)
+        action = run_action(run, self._state, self._scope)
+        self._step(f"RUN {self._arguments_shown()}{' '.join(action.argv)} # buildkit", action)
 
     def _arguments_shown(self) -> str:
         """The arguments in scope as the history has them: `|2 A=1 B=2 `."""
-        shown = {
-            name: self._state.environment.get(name, value or "")
-            for name, value in self._state.arguments
-            if name not in PROXY_ARGUMENTS or value is not None
-        }
+        shown = {name: self._state.environment.get(name, value or "") for name, value in self._state.arguments}
         if not shown:
             return ""
         return f"|{len(shown)} " + "".join(f"{name}={value} " for name, value in shown.items())
 
     def _copy(self, copy: d.Copy) -> None:
-        self._refuse(copy.documents, "a here-document")
-        for flag, given in (("--link", copy.link), ("--parents", copy.parents), ("--exclude", copy.excludes)):
-            self._refuse(given, flag)
-        if isinstance(copy, d.Add):
-            self._refuse(copy.checksum, "--checksum")
-            self._refuse(copy.keep_git_dir, "--keep-git-dir")
-            self._refuse(copy.unpack_remote, "--unpack=true")
-        sources = tuple(self._word(source) for source in copy.sources)
-        if isinstance(copy, d.Add):
-            self._refuse(any(map(_is_remote, sources)), "a URL or git repository")
-        destination = self._word(copy.destination)
-        chown, chmod = self._word(copy.chown), self._word(copy.chmod)
-        action = Copy(
-            origin=self._scope.origin(copy.from_),
-            sources=sources,
-            destination=_joined(self._state.directory, destination),
-            chown=chown,
-            mode=_octal(chmod) if chmod else None,
-            unpack=copy.unpack,
-        )
-        keyword = "ADD" if isinstance(copy, d.Add) else "COPY"
-        flags = [f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value]
-        self._step(" ".join([keyword, *flags, *sources, destination, "# buildkit"]), action)
+        created_by, action = copy_action(copy, self._state, self._scope)
+        self._step(f"{created_by} # buildkit", action)
 
     def _workdir(self, path: str) -> None:
-        path = self._word(path)
+        path = self._state.word(path)
         if not path:
             raise DockerfileError("WORKDIR needs a path; the variables in it are empty")
         # POSIX gives two leading slashes a meaning of their own; an image does not.
@@ -226,13 +135,13 @@ class _Evaluation:
             self._step(f"WORKDIR {path}", MakeDirectory(path, self._state.config.config.user))
 
     def _cmd(self, command: d.ShellForm | d.ExecForm) -> None:
-        words = self._argv(command)
+        words = self._state.argv(command)
         self._state.command_set = True
         self._state.configure(cmd=words, args_escaped=True)
         self._note(f"CMD {_quoted(words)}")
 
     def _entrypoint(self, command: d.ShellForm | d.ExecForm) -> None:
-        words = self._argv(command)
+        words = self._state.argv(command)
         self._state.configure(entrypoint=words)
         if not self._state.command_set:
             # Arguments for the entry point of the base image would make no sense to another one.
@@ -242,7 +151,7 @@ class _Evaluation:
     def _expose(self, ports: tuple[str, ...]) -> None:
         found: list[str] = []
         for text in ports:
-            for word in expand_words(text, self._state.environment.get, self._scope.escape):
+            for word in self._state.words(text):
                 try:
                     found += exposed_ports(word)
                 except ValueError as error:
@@ -251,7 +160,7 @@ class _Evaluation:
         self._note(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(set(found)))}]")
 
     def _volume(self, paths: tuple[str, ...]) -> None:
-        volumes = [self._word(path) for path in paths]
+        volumes = [self._state.word(path) for path in paths]
         if not all(volumes):
             raise DockerfileError("VOLUME specified can not be an empty string")
         self._state.configure(volumes=tuple(sorted({*self._state.config.config.volumes, *volumes})))
@@ -259,7 +168,7 @@ class _Evaluation:
 
     def _stop_signal(self, signal: str) -> None:
         try:
-            signal = stop_signal(self._word(signal))
+            signal = stop_signal(self._state.word(signal))
         except ValueError as error:
             raise DockerfileError(str(error)) from error
         self._state.configure(stop_signal=signal)
@@ -282,15 +191,9 @@ class _Evaluation:
             self._state.configure(healthcheck={"Test": [kind, *words], **set_numbers})
         self._note(self._instruction.original)
 
-    def _argv(self, command: d.ShellForm | d.ExecForm) -> tuple[str, ...]:
-        return command.words if isinstance(command, d.ExecForm) else (*self._state.shell, command.text)
-
-    def _word(self, text: str) -> str:
-        return expand_word(text, self._state.environment.get, self._scope.escape)
-
     def _pairs(self, pairs: tuple[d.Pair, ...]) -> list[tuple[str, str]]:
         """All expanded with what was set before the line."""
-        expanded = [(self._word(pair.name), self._word(pair.text)) for pair in pairs]
+        expanded = [(self._state.word(pair.name), self._state.word(pair.text)) for pair in pairs]
         if not all(name for name, _ in expanded):
             raise DockerfileError("a name is empty once its variables are expanded")
         return expanded
@@ -302,31 +205,6 @@ class _Evaluation:
     def _step(self, created_by: str, action: Action | None) -> None:
         instruction = self._instruction
         self._state.steps.append(Step(instruction.location, instruction.original, created_by, action))
-
-    def _refuse(self, given: object, what: str) -> None:
-        """Nothing is accepted and then ignored."""
-        if given:
-            keyword = type(self._instruction).__name__.upper()
-            raise DockerfileError(f"{keyword} with {what} is not supported yet")
-
-
-def _joined(directory: str, path: str) -> str:
-    """A destination as an absolute path; a trailing slash, or `.`, says that it is a directory."""
-    joined = posixpath.join(directory, path)
-    is_directory = path.endswith(("/", "/.")) or path in {"", "."}
-    return posixpath.normpath("/" + joined.lstrip("/")).rstrip("/") + ("/" if is_directory else "") or "/"
-
-
-def _octal(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text, 8) > 0o7777:
-        raise DockerfileError(
-            f"invalid chmod parameter: {text!r}", hint="an octal number from 0 to 7777 is supported as yet"
-        )
-    return int(text, 8)
-
-
-def _is_remote(source: str) -> bool:
-    return source.startswith(("http://", "https://", "git://", "ssh://", "git@"))
 
 
 def _quoted(words: tuple[str, ...]) -> str:

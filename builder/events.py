@@ -68,6 +68,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Canceled:
+    """The job was ended because nobody wants its result any more."""
+
+    job: Job
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something that the person should know and that does not end the build."""
 
@@ -75,5 +83,11 @@ class Warned:
     location: Location | None = None
 
 
-Event = Started | Cached | Output | Progress | Finished | Failed | Warned
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The process has entered what namespaces it needs: from here on it may have more than one thread."""
+
+
+JobEvent = Started | Cached | Output | Progress | Finished | Failed | Canceled
+Event = Entered | Warned | JobEvent
 Listener = Callable[[Event], None]

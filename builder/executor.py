@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 
-from builder.errors import CommandError
+from builder.errors import CancelledError, CommandError
 from builder.events import Job
 from builder.origins import Selection
 from builder.report import Report
-from builder.sandbox.backend import Backend, CancelledError
+from builder.sandbox.backend import Backend
 from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished
 from builder.snapshot import Snapshot

@@ -13,7 +13,8 @@ from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError, Location, located
-from builder.evaluate import DEFAULT_PATH, Scope, StageState, evaluate
+from builder.evaluate import evaluate
+from builder.stage_state import DEFAULT_PATH, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
 from layers.oci import ImageConfig, Platform, RunConfig
 
@@ -178,7 +179,6 @@ class _Grapher:
         text = self._texts[index]
         state = self._initial_state(index)
         scope = Scope(
-            escape=self._escape,
             build_args=self._surroundings.build_args,
             global_args=self._globals,
             origin=lambda name: self._origin(name, index),
@@ -202,9 +202,9 @@ class _Grapher:
             return self._states[start.stage].continued()
         if isinstance(start, ImageStart):
             config = replace(start.base.image.config, diff_ids=(), history=(), created="")
-            return StageState.begin(config)
+            return StageState.begin(config, self._escape)
         nothing = RunConfig(env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        return StageState.begin(ImageConfig(self._surroundings.platform, nothing))
+        return StageState.begin(ImageConfig(self._surroundings.platform, nothing), self._escape)
 
     def _origin(self, name: str, index: int) -> Origin:
         """What COPY --from=`name` in a stage means: a named context, a stage by name or number, or an image."""

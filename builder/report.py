@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from builder.errors import Location
-from builder.events import Cached, Failed, Finished, Job, Listener, Output, Progress, Started, Warned
+from builder.errors import CancelledError, Location
+from builder.events import Cached, Canceled, Entered, Failed, Finished, Job, Listener, Output, Progress, Started, Warned
 from layers.errors import PybuildError
 
 
@@ -30,17 +30,21 @@ class Report:
         self._listener(Started(job, self.clock()))
         try:
             yield job
+        except CancelledError:
+            self._listener(Canceled(job, self.clock()))
+            raise
         except PybuildError as error:
             self._listener(Failed(job, self.clock(), error.message))
-            raise
-        except BaseException:
-            self._listener(Failed(job, self.clock(), "cancelled"))
             raise
         self._listener(Finished(job, self.clock()))
 
     def found_cached(self, job: Job) -> None:
         """A job that had begun was answered by the cache after all."""
         self._listener(Cached(job))
+
+    def entered(self) -> None:
+        """From here on the listener may start threads."""
+        self._listener(Entered())
 
     def output(self, job: Job, data: bytes) -> None:
         """A piece of what a command prints."""

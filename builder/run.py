@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from builder.errors import UsageError
-from builder.evaluate import DEFAULT_PATH
 from builder.sandbox.backend import choose
 from builder.sandbox.plan import RootSpec
-from builder.sandbox.process import Process
+from builder.sandbox.process import DEFAULT_PATH, Process
 from builder.snapshot import Snapshot
 from builder.steps.run import unpack
 from cache.store import Store

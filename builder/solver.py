@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
-from builder.errors import ContextError, located
+from builder.errors import CancelledError, ContextError, located
 from builder.events import Job
 from builder.executor import Executor
 from builder.graph import Graph, ImageStart, Stage, StageStart
@@ -12,7 +12,6 @@ from builder.images import Images
 from builder.origins import Origins, Selection
 from builder.planner import Lookup, StagePlan, look_up, start_of
 from builder.report import Report
-from builder.sandbox.backend import CancelledError
 from builder.snapshot import Snapshot
 from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, Step
 from cache.records import Record

@@ -20,9 +20,9 @@ class Location:
 class PybuildError(Exception):
     """Something failed whose cause is known.
 
-    `message` says in lower case what failed and on what; `hint`, when there is one, what to do next. `location` is often
-    filled in while the error rises, by who knows the line of the Dockerfile. The class carries the exit status of the
-    program (README has the table).
+    `message` says in lower case what failed and on what; `hint`, when there is one, what to do next. `location` is
+    often filled in while the error rises, by who knows the line of the Dockerfile. The class carries the exit status
+    of the program (README has the table).
     """
 
     exit_status: ClassVar[int] = 1

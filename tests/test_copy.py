@@ -5,13 +5,13 @@ import tarfile
 from collections.abc import Mapping
 
 import pytest
+from fakes import MemoryTree
 
 from builder.errors import ContextError
 from builder.steps.attributes import Attributes
 from builder.steps.copy import copy_changes, find_sources
 from builder.steps.step import Copy, FromContext
 from builder.steps.target import Target
-from fakes import MemoryTree
 from layers.entry import Change, Entry, Kind
 from layers.index import IndexBuilder
 from layers.view import View

@@ -53,7 +53,13 @@ def test_a_step_that_begins_and_is_then_found_in_the_cache_is_cached() -> None:
 def test_a_failed_step_ends_with_its_error() -> None:
     text = shown(Started(MAKE, 100), Output(MAKE, b"no rule", 100.5), Failed(MAKE, 100.6, "the command ended with 2"))
 
-    assert text.splitlines()[1:] == ["#5 0.600 no rule", "#5 ERROR: the command ended with 2"]
+    assert text.splitlines()[1:3] == ["#5 0.600 no rule", "#5 ERROR: the command ended with 2"]
+
+
+def test_the_end_of_a_failed_step_is_told_once_more_at_the_end() -> None:
+    text = shown(Started(MAKE, 100), Output(MAKE, b"no rule\n", 100.5), Failed(MAKE, 100.6, "the command ended with 2"))
+
+    assert text.splitlines()[-4:] == ["------", f" > {MAKE.title}:", " no rule", "------"]
 
 
 def test_an_empty_line_stands_before_each_title_but_the_first() -> None:

@@ -10,7 +10,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
+from builder.events import Cached, Canceled, Entered, Event, Failed, Finished, Job, Output, Progress, Started, Warned
 from builder.progress import open_listener, tty
 from builder.progress.board import Board
 from builder.progress.picture import final, live
@@ -133,7 +133,7 @@ def test_a_job_that_begins_and_is_then_found_in_the_cache_is_cached() -> None:
 def test_what_ends_after_the_first_failure_was_canceled_by_it() -> None:
     board = board_of(
         *(Started(MAKE, 0.0), Started(TEST, 0.0), *outputs(TEST, 3)),
-        *(Failed(MAKE, 3.0, "ended with 2"), Failed(TEST, 3.1, "cancelled")),
+        *(Failed(MAKE, 3.0, "ended with 2"), Canceled(TEST, 3.1)),
     )
 
     lines = [line.text for line in final(board, started=0.0, now=3.1, columns=60)]
@@ -175,6 +175,7 @@ def test_the_live_view_gives_way_to_the_whole_list(monkeypatch: pytest.MonkeyPat
             return stream.write(text)
 
     with open_listener("tty", Terminal(), lambda: 1.0) as listener:
+        listener(Entered())
         listener(Started(MAKE, 0.0))
         listener(Output(MAKE, b"hello\n", 0.5))
         assert drawn.wait(20)

@@ -20,9 +20,8 @@ from typing import Any
 
 import pytest
 
-from builder.errors import SandboxError
+from builder.errors import CancelledError, SandboxError
 from builder.sandbox import terminal  # noqa: F401 - the forked users may not be able to read our modules
-from builder.sandbox.backend import CancelledError
 from builder.sandbox.overlay import OverlayBackend
 from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished, Process

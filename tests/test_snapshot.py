@@ -25,7 +25,7 @@ def test_instructions_before_the_first_new_layer_take_its_time() -> None:
     assert times(snapshot) == ["2001", "2005", "2005", "2005"]
 
 
-def test_an_instruction_takes_the_time_of_the_layer_before_it() -> None:
+def test_instructions_at_the_end_take_the_time_of_the_layer_before_them() -> None:
     snapshot = (
         Snapshot()
         .after_layer("RUN a", layer("a"), "2005")
@@ -34,7 +34,7 @@ def test_an_instruction_takes_the_time_of_the_layer_before_it() -> None:
         .after_metadata("CMD")
     )
 
-    assert times(snapshot) == ["2005", "2005", "2006", "2006"]
+    assert times(snapshot) == ["2005", "2006", "2006", "2006"]
 
 
 def test_an_image_without_new_layers_has_the_time_of_its_base() -> None:

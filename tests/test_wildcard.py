@@ -1,9 +1,9 @@
 """Wildcards of COPY and ADD."""
 
 import pytest
+from fakes import MemoryTree
 
 from builder.steps.wildcard import compile_component, has_wildcard, matches
-from fakes import MemoryTree
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ from fakes import MemoryTree
         ("*", "new\nline", True),
     ],
 )
-def test_component_matches_as_in_go(pattern: str, name: str, expected: bool) -> None:
+def test_component_matches_as_in_go(pattern: str, name: str, *, expected: bool) -> None:
     assert bool(compile_component(pattern).fullmatch(name)) is expected
 
 

@@ -1,15 +1,12 @@
-"""How errors look: what failed, where in the Dockerfile, the last output, what to do next."""
+"""How errors look: what failed, where in the Dockerfile, what to do next. What a command printed, listeners show."""
 
 from typing import TextIO
 
-from builder.errors import CommandError
 from layers.errors import PybuildError
 
 
 def show_error(error: PybuildError, stream: TextIO) -> None:
     """Write an error for the person who sees it."""
-    if isinstance(error, CommandError) and error.output:
-        stream.write("------\n" + "".join(f" > {line}\n" for line in error.output) + "------\n")
     if error.location is not None:
         from builder.excerpt import excerpt  # only errors need it
 

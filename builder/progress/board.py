@@ -4,7 +4,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
+from builder.events import (
+    Cached,
+    Canceled,
+    Entered,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    JobEvent,
+    Output,
+    Progress,
+    Started,
+    Warned,
+)
 from builder.progress.text import LineBuffer, title
 
 KEPT_LINES = 500
@@ -70,7 +83,10 @@ class Board:
         """Take note of one event."""
         if isinstance(event, Warned):
             self.warnings.append(event)
-            return
+        elif not isinstance(event, Entered):
+            self._apply_to_job(event)
+
+    def _apply_to_job(self, event: JobEvent) -> None:
         at = 0.0 if isinstance(event, Cached | Progress) else event.at
         row = self._row(event.job, at)
         match event:
@@ -88,8 +104,9 @@ class Board:
                 row.output.clear()
             case Failed():
                 row.output.extend((at - row.started, line) for line in row.lines.finish())
-                row.state = State.CANCELED if self.failed else State.FAILED
-                row.ended = at
+                row.state, row.ended = State.FAILED, at
+            case Canceled():
+                row.state, row.ended = State.CANCELED, at
 
     def _row(self, job: Job, at: float) -> Row:
         row = self.rows.get(job.number)

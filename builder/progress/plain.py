@@ -2,18 +2,23 @@
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
-from builder.events import Cached, Event, Failed, Finished, Job, Output, Progress, Started, Warned
+from builder.events import Cached, Canceled, Entered, Event, Failed, Finished, Job, Output, Progress, Started, Warned
 from builder.progress.board import warning_text
 from builder.progress.sink import Sink
 from builder.progress.text import LineBuffer, clean, title, transfer
 
 PROGRESS_INTERVAL = 5.0
 """Seconds between two lines about one download: a log should show that it moves, and stay readable."""
+
+
+LAST_LINES = 20
+"""Lines that are told once more of the job that failed: others may have written below them meanwhile."""
 
 
 @dataclass(slots=True)
@@ -23,6 +28,8 @@ class _Item:
     lines: LineBuffer = field(default_factory=LineBuffer)
     told: dict[str, float] = field(default_factory=dict)
     """When each part was last written of; infinite once it is complete."""
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
+    """The end of the output."""
 
 
 class Plain:
@@ -33,6 +40,7 @@ class Plain:
         self._clock = clock
         self._lock = threading.Lock()
         self._items: dict[int, _Item] = {}
+        self._failed: tuple[Job, tuple[str, ...]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,12 +48,16 @@ class Plain:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what jobs that never ended have begun to say."""
+        """Write what jobs that never ended have begun to say, and once more how the one that failed ended."""
         with self._lock:
             for number, item in self._items.items():
                 self._write(
                     number, [f"{_seconds(self._clock() - item.started)} {line}" for line in item.lines.finish()]
                 )
+            if self._failed and self._failed[1]:
+                job, lines = self._failed
+                text = "".join(f" {line}\n" for line in lines)
+                self._sink.write(f"------\n > {title(job.title)}:\n{text}------\n")
 
     def __call__(self, event: Event) -> None:
         """Write what is to be said of the event."""
@@ -63,7 +75,9 @@ class Plain:
                     self._output(job, at - item.started, item.lines.feed(data))
                 case Progress():
                     self._progress(event)
-                case Finished(job, at) | Failed(job, at):
+                case Entered():
+                    pass
+                case Finished(job, at) | Failed(job, at) | Canceled(job, at):
                     self._end(event, at - self._item(job, at).started)
 
     def _item(self, job: Job, at: float) -> _Item:
@@ -75,6 +89,7 @@ class Plain:
         return item
 
     def _output(self, job: Job, seconds: float, lines: list[str]) -> None:
+        self._items[job.number].last.extend(lines)
         self._write(job.number, [f"{_seconds(seconds)} {line}".rstrip() for line in lines])
 
     def _progress(self, event: Progress) -> None:
@@ -87,10 +102,13 @@ class Plain:
         told[event.part] = math.inf if complete else now
         self._write(event.job.number, [transfer(event.part, event.done, event.total)])
 
-    def _end(self, event: Finished | Failed, seconds: float) -> None:
+    def _end(self, event: Finished | Failed | Canceled, seconds: float) -> None:
         number = event.job.number
         self._output(event.job, seconds, self._items[number].lines.finish())
-        if isinstance(event, Failed):
+        if isinstance(event, Canceled):
+            self._write(number, ["CANCELED"])
+        elif isinstance(event, Failed):
+            self._failed = self._failed or (event.job, tuple(self._items[number].last))
             self._write(number, [f"ERROR: {clean(line)}" for line in event.message.splitlines() or [""]])
         elif not self._items[number].cached:  # a job may begin, and then find its result in the cache
             self._write(number, [f"DONE {seconds:.1f}s"])

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from builder.events import Event, Started
+from builder.events import Entered, Event, Started
 from builder.progress import picture
 from builder.progress.board import Board
 from builder.progress.picture import Line, Tone
 from builder.progress.sink import Sink, encodable
+from builder.progress.text import clean
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -30,9 +31,10 @@ _STYLES = {
 
 
 class Tty:
-    """Collects events, from any thread; a thread of its own, begun with the first job that starts, paints them.
+    """Collects events, from any thread; a thread of its own paints them.
 
-    Until then there is no further thread, and rich is not imported.
+    It begins with the first job that runs once the process may have threads; until then a single line says what is
+    waited for, and rich is not imported.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
@@ -42,6 +44,8 @@ class Tty:
         self._lock = threading.Lock()
         self._board = Board()
         self._over = threading.Event()
+        self._may_paint = False
+        self._waits = False
         self._painter: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -52,6 +56,7 @@ class Tty:
     ) -> None:
         """Take the live view away, and leave the whole list."""
         self._over.set()
+        self._wipe()
         if self._painter:
             self._painter.join()
         if self._board.total or self._board.warnings:
@@ -62,10 +67,28 @@ class Tty:
     def __call__(self, event: Event) -> None:
         """Take note of the event; it is seen with the next picture."""
         with self._lock:
+            if isinstance(event, Entered):
+                self._may_paint = True
+                return
             self._board.apply(event)
-            if isinstance(event, Started) and self._painter is None and not self._over.is_set():
-                self._painter = threading.Thread(target=self._paint, name="progress", daemon=True)
-                self._painter.start()
+            self._wipe()
+            if isinstance(event, Started) and not self._over.is_set():
+                self._begin(event)
+
+    def _begin(self, event: Started) -> None:
+        if not self._may_paint:
+            columns, _ = size_of(self._stream)
+            Sink(self._stream).write(clean(event.job.title)[: columns - 1])
+            self._waits = True
+        elif self._painter is None:
+            self._painter = threading.Thread(target=self._paint, name="progress", daemon=True)
+            self._painter.start()
+
+    def _wipe(self) -> None:
+        """Take the single line away."""
+        if self._waits:
+            Sink(self._stream).write("\r\x1b[K")
+            self._waits = False
 
     def _paint(self) -> None:
         if self._over.wait(PATIENCE):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from builder.errors import SandboxError
+from builder.errors import CancelledError, SandboxError
 from builder.sandbox.plan import RootSpec
-from builder.sandbox.process import CancelledError, Finished, Process
+from builder.sandbox.process import Finished, Process
 
 __all__ = ["Backend", "CancelledError", "choose"]
 

@@ -4,12 +4,12 @@ import os
 import time
 from collections.abc import Callable
 
-from builder.errors import SandboxError
+from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
 from builder.sandbox.child import Request
 from builder.sandbox.client import Server, SetupError, Step, follow
 from builder.sandbox.plan import NEW, Plan, RootSpec, mount_plan
-from builder.sandbox.process import CancelledError, Finished, Process
+from builder.sandbox.process import Finished, Process
 from builder.sandbox.refusal import setup_refused
 from builder.sandbox.syscalls import supported
 from layers.entry import Entry, Kind

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from layers.errors import PybuildError
-
 DOCKER_CAPABILITIES = 0xA80425FB
 """What Docker grants by default: chown, dac_override, fsetid, fowner, mknod, net_raw, setgid, setuid, setfcap, setpcap,
 net_bind_service, sys_chroot, kill and audit_write, each as the bit 1 << CAP_x of linux/capability.h."""
@@ -49,7 +47,3 @@ class Finished:
     seconds: float
     upper: str = ""
     """The overlay upper folder: everything that the command changed. It is the caller's now."""
-
-
-class CancelledError(PybuildError):
-    """A step was ended because nobody wants its result any more."""

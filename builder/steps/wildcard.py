@@ -41,13 +41,16 @@ def matches(tree: Tree, pattern: str) -> list[Entry] | None:
 
 def compile_component(pattern: str) -> re.Pattern[str]:
     """One component of a pattern as a regular expression. A malformed one matches nothing, as in BuildKit."""
-    parts, rest = [], pattern
+    parts: list[str] = []
+    rest, stars = pattern, 0
     while rest:
         head, rest = rest[0], rest[1:]
         if head == "*":
-            # A run of stars is one star: the expression stays linear.
+            # What lies between two stars is matched where it first can be, and never tried elsewhere (an atomic group):
+            # nothing is lost by that, and the time stays linear.
             rest = rest.lstrip("*")
-            parts.append("[^/]*")
+            parts.append(")(?>[^/]*?" if stars else "(?>[^/]*?")
+            stars += 1
         elif head == "?":
             parts.append("[^/]")
         elif head == "[":
@@ -61,6 +64,10 @@ def compile_component(pattern: str) -> re.Pattern[str]:
                     return re.compile(r"(?!)")
                 head, rest = rest[0], rest[1:]
             parts.append(re.escape(head))
+    if stars:
+        # After the last star the rest must reach to the end, so there it is the end that is looked for.
+        last = max(number for number, part in enumerate(parts) if part.endswith("(?>[^/]*?"))
+        parts[last] = parts[last].removesuffix("(?>[^/]*?") + "[^/]*"
     return re.compile("".join(parts), re.DOTALL)
 
 
