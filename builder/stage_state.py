@@ -1,0 +1,74 @@
+"""A stage while its instructions are read, and what they may refer to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from builder.dockerfile.instructions import ExecForm, ShellForm
+from builder.dockerfile.words import expand_word, expand_words
+from builder.errors import Location
+from builder.steps.step import Origin, Step
+from layers.oci import ImageConfig
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHELL = ("/bin/sh", "-c")
+
+
+@dataclass(slots=True)
+class StageState:
+    """A stage while its instructions are read."""
+
+    config: ImageConfig
+    escape: str
+    """The escape character of the file."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What words and commands see: of ENV and ARG, whichever came last."""
+    arguments: list[tuple[str, str | None]] = field(default_factory=list)
+    """Declared by ARG, in order; None is declared without a value."""
+    steps: list[Step] = field(default_factory=list)
+    command_set: bool = False
+    """Whether this stage has a CMD of its own."""
+
+    @classmethod
+    def begin(cls, config: ImageConfig, escape: str) -> Self:
+        """The state after FROM."""
+        return cls(config, escape, {"PATH": DEFAULT_PATH} | config.config.environment)
+
+    def continued(self) -> "StageState":
+        """The state of a stage FROM this one: everything but the steps and whether CMD is its own."""
+        return StageState(self.config, self.escape, dict(self.environment), list(self.arguments))
+
+    def word(self, text: str) -> str:
+        """A word with its variables replaced and its quotes taken off."""
+        return expand_word(text, self.environment.get, self.escape)
+
+    def words(self, text: str) -> tuple[str, ...]:
+        """The same, split at the blanks that its variables bring."""
+        return expand_words(text, self.environment.get, self.escape)
+
+    def argv(self, command: ShellForm | ExecForm) -> tuple[str, ...]:
+        """The words of a command; the shell form is one for the shell."""
+        return command.words if isinstance(command, ExecForm) else (*self.shell, command.text)
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        return self.config.config.shell or DEFAULT_SHELL
+
+    @property
+    def directory(self) -> str:
+        return self.config.config.working_dir or "/"
+
+    def configure(self, **changes: Any) -> None:  # noqa: ANN401 - dataclasses.replace's own types
+        """Change fields of the image's `config`."""
+        self.config = self.config.with_config(**changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What instructions may refer to beyond their own stage."""
+
+    build_args: Mapping[str, str]
+    global_args: Mapping[str, str]
+    origin: Callable[[str], Origin]
+    """What --from=NAME means."""
+    warn: Callable[[str, Location | None], None]
