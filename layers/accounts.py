@@ -19,7 +19,7 @@ class User:
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
-    """The supplementary groups, in the order of /etc/group."""
+    """The supplementary groups: the primary one, then the others in the order of /etc/group."""
     home: str = "/"
 
 
@@ -77,9 +77,12 @@ class Accounts:
             )
         found = account or _Account("", _in_range(uid or 0), 0, "/")
         if group_name:
-            return User(found.uid, self._gid(group_name), home=found.home)
-        groups = tuple(group.gid for group in self._groups if found.name and found.name in group.members)
-        return User(found.uid, found.gid, groups, found.home)
+            gid = self._gid(group_name)
+            return User(found.uid, gid, (gid,), found.home)
+        # The primary group is among the others too, so that a process cannot lose what is denied to a group by dropping
+        # it (CVE-2022-36109); runtimes do the same.
+        others = (group.gid for group in self._groups if found.name and found.name in group.members)
+        return User(found.uid, found.gid, tuple(dict.fromkeys((found.gid, *others))), found.home)
 
     def owner(self, text: str) -> Owner:
         """Who `--chown=text` means, as BuildKit takes it: `name|uid[:group|gid]`.

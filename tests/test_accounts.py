@@ -26,21 +26,21 @@ IMAGE = Accounts(PASSWD, GROUP)
 @pytest.mark.parametrize(
     ("text", "user"),
     [
-        ("", User(0, 0, (), "/root")),
-        ("root", User(0, 0, (), "/root")),
-        ("0", User(0, 0, (), "/root")),
-        ("daemon", User(1, 1, (3456, 3457), "/usr/sbin")),
-        ("1", User(1, 1, (3456, 3457), "/usr/sbin")),
-        ("app", User(1234, 2345, (3456, 3457), "/")),
-        ("app:", User(1234, 2345, (3456, 3457), "/")),
-        ("daemon:grp", User(1, 3456, (), "/usr/sbin")),
-        ("daemon:55", User(1, 55, (), "/usr/sbin")),
-        ("1:grp", User(1, 3456, (), "/usr/sbin")),
-        (":grp", User(0, 3456, (), "/root")),
-        ("999", User(999, 0, (), "/")),
-        ("999:998", User(999, 998, (), "/")),
-        ("4321", User(4321, 0, (), "/")),
-        ("br\udcffken", User(88, 88, (), "/b")),
+        ("", User(0, 0, (0,), "/root")),
+        ("root", User(0, 0, (0,), "/root")),
+        ("0", User(0, 0, (0,), "/root")),
+        ("daemon", User(1, 1, (1, 3456, 3457), "/usr/sbin")),
+        ("1", User(1, 1, (1, 3456, 3457), "/usr/sbin")),
+        ("app", User(1234, 2345, (2345, 3456, 3457), "/")),
+        ("app:", User(1234, 2345, (2345, 3456, 3457), "/")),
+        ("daemon:grp", User(1, 3456, (3456,), "/usr/sbin")),
+        ("daemon:55", User(1, 55, (55,), "/usr/sbin")),
+        ("1:grp", User(1, 3456, (3456,), "/usr/sbin")),
+        (":grp", User(0, 3456, (3456,), "/root")),
+        ("999", User(999, 0, (0,), "/")),
+        ("999:998", User(999, 998, (998,), "/")),
+        ("4321", User(4321, 0, (0,), "/")),
+        ("br\udcffken", User(88, 88, (88,), "/b")),
     ],
 )
 def test_user_means_what_it_means_to_docker(text: str, user: User) -> None:
@@ -105,7 +105,7 @@ def test_names_that_chown_does_not_find_are_told(text: str, owner: Owner) -> Non
 def test_root_needs_no_passwd() -> None:
     empty = Accounts(b"", b"")
 
-    assert empty.user("") == User(0, 0)
+    assert empty.user("") == User(0, 0, (0,))
     assert empty.owner("root:root") == Owner(0, 0)
 
 
@@ -133,7 +133,7 @@ def test_accounts_are_read_from_the_image_through_its_links() -> None:
     passwd = {"usr/share/passwd": b"app:x:5:6::/home/app:/bin/sh"}
     view = View([index_of(symlink("etc/passwd", "../usr/share/passwd"), file("usr/share/passwd"), contents=passwd)])
 
-    assert Accounts.from_view(view).user("app") == User(5, 6, (), "/home/app")
+    assert Accounts.from_view(view).user("app") == User(5, 6, (6,), "/home/app")
 
 
 def test_an_image_without_accounts_has_none() -> None:
