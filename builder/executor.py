@@ -77,7 +77,7 @@ class Executor:
             finished = self._backend.run(process, RootSpec(lowers, view, scratch), output, cancelled=self._cancel)
             if finished.status:
                 raise self._failed(run, finished, last.lines())
-            layer = self._write(overlay_changes(finished.upper, view))
+            layer = self._write(overlay_changes(finished.upper, view, lowers))
             self._store.trees.adopt(layer.diff_id, finished.upper)
         return layer
 

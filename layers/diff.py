@@ -1,27 +1,34 @@
 """What a command changed, from the upper directory of the overlay in which it ran."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from layers import inode
 from layers.entry import Change, Entry, Kind, whiteout
 from layers.errors import StoreError
+from layers.lowers import Lowers
 from layers.view import View
 
 _SECOND = 1_000_000_000
+_BLOCK = 1 << 18
 
 
-def overlay_changes(upper: str, lower: View) -> Iterator[Change]:
+def overlay_changes(upper: str, lower: View, lowers: Sequence[str]) -> Iterator[Change]:
     """The changes that an upper directory makes to the layers below, in the order of a layer's tar.
 
     Folders come before what is in them, names sorted by their bytes, but the whiteouts of a folder first; content is
-    given as absolute paths. A changed path brings the folders above it. What the kernel copied up without need: a
-    folder that is as it was and has no change in it is left out; a file is not, since only its bytes could tell.
-    Sockets are left out too. StoreError if the directory cannot be read.
+    given as absolute paths. A changed path brings the folders above it. What the kernel copied up, and then nobody
+    changed, is no change; files that say of themselves what they were are compared with those in `lowers`, the trees of
+    the layers below, lowest first.
+
+    On the way the upper directory loses what is no change, and sockets, for which no tar has a form: once this has come
+    to its end, it is the tree of the layer. StoreError if it cannot be read.
     """
     try:
-        yield from _changes(os.path.abspath(upper), lower)
+        with ExitStack() as stack:
+            yield from _changes(os.path.abspath(upper), lower, Lowers(lowers, stack))
     except OSError as error:
         raise StoreError(f"the changes in {upper} cannot be read: {error.strerror}") from error
 
@@ -29,6 +36,7 @@ def overlay_changes(upper: str, lower: View) -> Iterator[Change]:
 class _Folder(NamedTuple):
     """A folder of the upper directory on the way to where the walk is."""
 
+    place: str
     entry: Entry
     is_opaque: bool
     """Whether nothing of the layers below is seen in it, by its own mark or one above."""
@@ -37,7 +45,7 @@ class _Folder(NamedTuple):
     """What else is in it and still to come."""
 
 
-def _changes(upper: str, lower: View) -> Iterator[Change]:
+def _changes(upper: str, lower: View, lowers: Lowers) -> Iterator[Change]:
     root = inode.describe(upper, os.lstat(upper), "")
     assert root is not None, "the upper directory is a folder"
     before = lower.lookup("")
@@ -53,15 +61,17 @@ def _changes(upper: str, lower: View) -> Iterator[Change]:
             way.pop()
             if unchanged and unchanged[-1] is parent.entry:
                 unchanged.pop()
+                os.rmdir(parent.place)
             continue
         path = f"{parent.entry.path}/{found.name}" if parent.entry.path else found.name
         entry = inode.describe(found.path, found.stat(follow_symlinks=False), path)
-        if entry is None:
+        if entry is None or (not parent.is_opaque and _is_copy(found.path, entry, lower, lowers)):
+            os.unlink(found.path)
             continue
         if entry.kind is Kind.DIRECTORY:
             is_opaque = parent.is_opaque or inode.is_opaque(found.path)
             way.append(_enter(found.path, entry, lower, is_opaque=is_opaque))
-            if not way[-1].whiteouts and not _differ(entry, lower.lookup(path)):
+            if not is_opaque and not way[-1].whiteouts and not _differ(entry, lower.lookup(path)):
                 unchanged.append(entry)
                 continue
         yield from map(Change, unchanged)
@@ -69,6 +79,25 @@ def _changes(upper: str, lower: View) -> Iterator[Change]:
         yield Change(entry, found.path if entry.kind is Kind.FILE else None)
         if entry.kind is Kind.DIRECTORY:
             yield from way[-1].whiteouts
+
+
+def _is_copy(place: str, entry: Entry, lower: View, lowers: Lowers) -> bool:
+    """Whether something that is no folder is as it was below: the kernel copies up what is only opened for writing."""
+    if entry.kind is Kind.DIRECTORY:
+        return False
+    before = lower.lookup(entry.path)
+    if before is None or _differ(entry._replace(inode=None), before._replace(inode=None)):
+        return False
+    if entry.kind is not Kind.FILE:
+        return True
+    found = lowers.find(entry.path)
+    if found is None:
+        return False
+    with found.open() as old, open(place, "rb") as new:
+        while block := new.read(_BLOCK):
+            if block != old.read(_BLOCK):
+                return False
+    return True
 
 
 def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> _Folder:
@@ -84,11 +113,13 @@ def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> _Folder
         gone = [name for name in below if name not in names]
     else:
         gone = sorted((name for name in marks if lower.lookup(prefix + name)), key=os.fsencode)
-    return _Folder(entry, is_opaque, [whiteout(prefix + name) for name in gone], iter(kept))
+    for name in marks.difference(gone):
+        os.unlink(os.path.join(place, name))
+    return _Folder(place, entry, is_opaque, [whiteout(prefix + name) for name in gone], iter(kept))
 
 
 def _differ(entry: Entry, before: Entry | None) -> bool:
-    """Whether two folders differ in what a layer says of them; layers say times in whole seconds."""
+    """Whether two entries differ in what a layer says of them; layers say times in whole seconds."""
     if before is None:
         return True
     mtime_ns = entry.mtime_ns if entry.mtime_ns // _SECOND != before.mtime_ns // _SECOND else before.mtime_ns
