@@ -49,26 +49,29 @@ class Trees:
 
     def has(self, diff_id: Digest) -> bool:
         """Whether the tree is there, whole."""
-        path = self.path(diff_id)
-        return os.path.isdir(path) and _is_trusted(path)
+        return _is_whole(self.path(diff_id))
 
     def ensure(self, layer: Layer, layout: Layout, lowers: Sequence[str]) -> str:
         """The path of a layer's tree, which is unpacked from its blob if it is not there.
 
-        `lowers` are the trees of the layers below, lowest first: hard links may lead there. Builds that need the same
+        `lowers` are the trees of the layers below, lowest first: hard links may lead there, and a layer that does not
+        list a folder has it as it is below. The tree of such a layer is kept for this stack alone. Builds that need the same
         tree wait for the one that unpacks it. ImageError if the blob does not hold what its diff_id says.
         """
-        path = self.path(layer.diff_id)
-        if self.has(layer.diff_id):
+        own = self.path(layer.diff_id)
+        leaning = f"{own}.{_stack_name(lowers)}"
+        for path in (own, leaning):
+            if _is_whole(path):
+                return path
+        with self._lock(f"tree-{layer.diff_id.hex}"), self._scratch("tree") as scratch:
+            for path in (own, leaning):
+                if _is_whole(path):  # made by whoever held the lock
+                    return path
+            folder = os.path.join(scratch, "tree")
+            os.mkdir(folder, 0o755)
+            path = leaning if _unpack(layer, layout, folder, lowers) else own
+            self._place(folder, path, scratch)
             return path
-        with self._lock(f"tree-{layer.diff_id.hex}"):
-            if not self.has(layer.diff_id):
-                with self._scratch("tree") as scratch:
-                    folder = os.path.join(scratch, "tree")
-                    os.mkdir(folder, 0o755)
-                    _unpack(layer, layout, folder, lowers)
-                    self._place(folder, path, scratch)
-        return path
 
     def adopt(self, diff_id: Digest, folder: str) -> str:
         """Make a folder the tree of a layer: the upper directory of the step that made the layer.
@@ -142,20 +145,31 @@ def remove(path: str) -> None:
         ) from error
 
 
-def _unpack(layer: Layer, layout: Layout, folder: str, lowers: Sequence[str]) -> None:
+def _is_whole(path: str) -> bool:
+    return os.path.isdir(path) and _is_trusted(path)
+
+
+def _stack_name(lowers: Sequence[str]) -> str:
+    """A short name for the trees below one that is right only above them."""
+    return hashlib.sha256("\n".join(map(os.path.basename, lowers)).encode()).hexdigest()[:16]
+
+
+def _unpack(layer: Layer, layout: Layout, folder: str, lowers: Sequence[str]) -> bool:
+    """Unpack a layer, and say whether the tree leans on those below."""
     # Not at the top: a build that is answered by the cache unpacks nothing.
     from layers.compress import decompressed
     from layers.unpack import unpack
 
     with layout.open(layer.descriptor) as blob:
         hashed = _Hashed(decompressed(blob))
-        unpack(io.BufferedReader(hashed, _BLOCK), folder, lowers=lowers)
+        leans = unpack(io.BufferedReader(hashed, _BLOCK), folder, lowers=lowers)
         digest = hashed.finish()
     if digest != layer.diff_id:
         raise ImageError(
             f"layer {layer.descriptor.digest} unpacks to {digest}, and the image says {layer.diff_id}",
             hint="the image is damaged or forged: build or pull it again",
         )
+    return leans
 
 
 class _Hashed(io.RawIOBase):

@@ -106,6 +106,22 @@ def test_layer_that_is_not_what_the_image_says_gives_no_tree(store: Store) -> No
 
 
 @pytest.mark.kernel
+def test_a_tree_that_leans_on_those_below_is_kept_for_this_stack_alone(store: Store) -> None:
+    below = Change(Entry("tmp", Kind.DIRECTORY, 0o1777))
+    open_tmp, _ = write_layer([below], store.layout)
+    closed_tmp, _ = write_layer([Change(below.entry._replace(mode=0o700))], store.layout)
+    leaning, _ = write_layer([Change(Entry("tmp/x", Kind.FILE), b"")], store.layout)
+
+    modes = []
+    for base in (open_tmp, closed_tmp):
+        lower = store.trees.ensure(base, store.layout, ())
+        tree = store.trees.ensure(leaning, store.layout, [lower])
+        modes.append(os.stat(os.path.join(tree, "tmp")).st_mode & 0o7777)
+
+    assert modes == [0o1777, 0o700]
+
+
+@pytest.mark.kernel
 def test_damaged_blob_gives_no_tree(store: Store) -> None:
     layer = write(store, a=b"text")
     blob = Path(store.layout.path(layer.descriptor.digest))
