@@ -1,5 +1,6 @@
 """One build, from options to an image: the story on one page."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
@@ -132,6 +133,10 @@ def _solve(
         store.sweep()
         executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns)))
         solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=use_cache)
+        # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
+        settling = threading.Thread(target=store.trees.settle, name="settle")
+        settling.start()
+        stack.callback(settling.join)
         return solver.solve(plans)
 
 

@@ -1,5 +1,6 @@
 """Runs a command in an image: the sandbox of RUN, on a file system that is thrown away."""
 
+import os
 from dataclasses import dataclass
 
 from builder.errors import UsageError
@@ -32,6 +33,9 @@ def run(image: Image, options: RunOptions, store: Store) -> int:
     snapshot = Snapshot.of_image(image)
     view = store.view(snapshot.layers)
     process = _process(image.config.config, options, Accounts.from_view(view))
+    if not options.interactive:
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
     backend = choose()
     backend.enter()
     try:
