@@ -55,8 +55,8 @@ class Trees:
         """The path of a layer's tree, which is unpacked from its blob if it is not there.
 
         `lowers` are the trees of the layers below, lowest first: hard links may lead there, and a layer that does not
-        list a folder has it as it is below. The tree of such a layer is kept for this stack alone. Builds that need the same
-        tree wait for the one that unpacks it. ImageError if the blob does not hold what its diff_id says.
+        list a folder has it as it is below. The tree of such a layer is kept for this stack alone. Builds that need
+        the same tree wait for the one that unpacks it. ImageError if the blob does not hold what its diff_id says.
         """
         own = self.path(layer.diff_id)
         leaning = f"{own}.{_stack_name(lowers)}"
