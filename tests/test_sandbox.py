@@ -10,7 +10,6 @@ import pwd
 import select
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from users import RANGES, ROOT, SINGLE, users
 
 from builder.errors import CancelledError, SandboxError
 from builder.sandbox import terminal  # noqa: F401 - the forked users may not be able to read our modules
@@ -32,7 +32,6 @@ from layers.view import View
 
 pytestmark = pytest.mark.kernel
 
-ROOT, RANGES, SINGLE = "root", "pbsub", "pbsingle"
 CONTAINED = "root of a container"
 """Real root without CAP_SYS_ADMIN, as in a container whose seccomp filter is off."""
 EVERYONE = pytest.mark.parametrize("user", [ROOT, RANGES, SINGLE])
@@ -40,24 +39,6 @@ WITH_IDS = pytest.mark.parametrize("user", [ROOT, RANGES, CONTAINED])
 CAP_SYS_ADMIN = 21
 APPLETS = ("sh", "true", "cat", "ls", "id", "grep", "touch", "sleep", "env", "ip", "mkdir", "rm", "stat", "tty", "stty")
 KINDS = {0o040000: Kind.DIRECTORY, 0o100000: Kind.FILE, 0o120000: Kind.SYMLINK}
-
-
-def users() -> None:
-    """Make the two users that the tests run as, where they are missing."""
-    for name, grant in ((RANGES, True), (SINGLE, False)):
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            subprocess.run(["useradd", "--no-create-home", "--shell", "/bin/sh", name], check=True, capture_output=True)
-        for path in ("/etc/subuid", "/etc/subgid"):
-            with open(path, "a+", encoding="utf-8") as file:
-                file.seek(0)
-                lines = file.read().splitlines()
-                others = [line for line in lines if not line.startswith(f"{name}:")]
-                if grant == (len(others) < len(lines)):
-                    continue
-                file.truncate(0)
-                file.write("".join(f"{line}\n" for line in (*others, *([f"{name}:1048576:65536"] if grant else []))))
 
 
 def view_of(folder: str) -> View:
