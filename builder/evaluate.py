@@ -8,14 +8,12 @@ import posixpath
 from dataclasses import replace
 
 from builder.dockerfile import instructions as d
-from builder.dockerfile.values import exposed_ports, stop_signal
+from builder.dockerfile.values import exposed_ports, go_duration, stop_signal
 from builder.errors import DockerfileError
 from builder.evaluate_copy import copy_action
 from builder.evaluate_run import run_action
 from builder.stage_state import Scope, StageState
 from builder.steps.step import Action, MakeDirectory, Step
-
-NONE_CHECK = {"Test": ["NONE"]}
 
 
 def evaluate(instruction: d.Instruction, state: StageState, scope: Scope) -> None:
@@ -46,8 +44,8 @@ class _Evaluation:
             case d.Workdir(path=path):
                 self._workdir(path)
             case d.OnBuild(text=text):
+                # No line of the history: that is BuildKit's way.
                 self._state.configure(on_build=(*self._state.config.config.on_build, text))
-                self._note(f"ONBUILD {text}")
             case _:
                 self._start_setting()
 
@@ -175,8 +173,9 @@ class _Evaluation:
         self._note(f"STOPSIGNAL {signal}")
 
     def _healthcheck(self, check: d.Healthcheck) -> None:
+        test = ["NONE"]
         if check.command is None:
-            self._state.configure(healthcheck=NONE_CHECK)
+            self._state.configure(healthcheck={"Test": test})
         else:
             kind = "CMD" if isinstance(check.command, d.ExecForm) else "CMD-SHELL"
             words = check.command.words if isinstance(check.command, d.ExecForm) else (check.command.text,)
@@ -188,8 +187,11 @@ class _Evaluation:
                 "Retries": check.retries,
             }
             set_numbers = {name: number for name, number in numbers.items() if number}
-            self._state.configure(healthcheck={"Test": [kind, *words], **set_numbers})
-        self._note(self._instruction.original)
+            test = [kind, *words]
+            self._state.configure(healthcheck={"Test": test, **set_numbers})
+        times = (check.interval, check.timeout, check.start_period, check.start_interval)
+        shown = " ".join(f'"{go_duration(time)}"' for time in times)
+        self._note(f"HEALTHCHECK &{{{_quoted(tuple(test))} {shown} {_rune(check.retries)}}}")
 
     def _pairs(self, pairs: tuple[d.Pair, ...]) -> list[tuple[str, str]]:
         """All expanded with what was set before the line."""
@@ -212,3 +214,11 @@ def _quoted(words: tuple[str, ...]) -> str:
     import json  # of the warm path's modules only this needs it, and has it already
 
     return "[" + " ".join(json.dumps(word, ensure_ascii=False) for word in words) + "]"
+
+
+def _rune(number: int) -> str:
+    """A small number as Go prints it with %q: it takes it for a character."""
+    escapes = dict(zip(range(7, 14), "abtnvfr", strict=True))
+    if number in escapes:
+        return f"'\\{escapes[number]}'"
+    return f"'{chr(number)}'" if 32 <= number < 127 else f"'\\x{number:02x}'"

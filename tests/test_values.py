@@ -2,7 +2,7 @@
 
 import pytest
 
-from builder.dockerfile.values import duration, exposed_ports, stop_signal
+from builder.dockerfile.values import duration, exposed_ports, go_duration, stop_signal
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,20 @@ def test_a_signal_stays_as_it_is_written(text: str) -> None:
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid signal"):
         stop_signal(text)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1ns"),
+        (1_500, "1.5µs"),
+        (300_000_000, "300ms"),
+        (1_500_000_000, "1.5s"),
+        (90_000_000_000, "1m30s"),
+        (3_600_000_000_000, "1h0m0s"),
+        (10_000_000_000, "10s"),
+    ],
+)
+def test_durations_are_printed_as_go_prints_them(nanoseconds: int, text: str) -> None:
+    assert go_duration(nanoseconds) == text

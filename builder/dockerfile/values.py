@@ -45,6 +45,22 @@ def duration(text: str) -> int:
     return sign * total
 
 
+def go_duration(nanoseconds: int) -> str:
+    """A duration as Go prints it: `1h0m0s`, `1m30s`, `1.5s`, `300ms`, `0s`."""
+    for unit in ("ns", "µs", "ms"):
+        if 0 < nanoseconds < _UNITS[unit] * 1000:
+            return f"{_decimal(nanoseconds, _UNITS[unit])}{unit}"
+    minutes, rest = divmod(nanoseconds, _UNITS["m"])
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}h' if hours else ''}{f'{minutes}m' if hours or minutes else ''}{_decimal(rest, _UNITS['s'])}s"
+
+
+def _decimal(number: int, unit: int) -> str:
+    """A number of units, without zeros at its end."""
+    whole, fraction = divmod(number, unit)
+    return f"{whole}.{fraction:0{len(str(unit)) - 1}d}".rstrip("0").rstrip(".")
+
+
 def _duration_part(rest: str, text: str) -> tuple[int, str]:
     """The nanoseconds of the first number with its unit, and what follows."""
     number, rest = _leading(rest, "0123456789.")
