@@ -31,11 +31,11 @@ class Selection:
 class Origins:
     """Gives trees to copies, and materials to keys. One for a build; `renewed` forgets what it saw of the context."""
 
-    def __init__(self, store: Store, platform: Platform, open_context: Callable[[], Tree]) -> None:
+    def __init__(self, store: Store, platform: Platform, open_context: Callable[[str], Tree]) -> None:
         self._store = store
         self._platform = platform
         self._open_context = open_context
-        self._context: Tree | None = None
+        self._contexts: dict[str, Tree] = {}
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
@@ -46,7 +46,7 @@ class Origins:
         if not isinstance(action, Copy):
             return self._material(action)
         if isinstance(action.origin, FromContext):
-            tree = self._context_tree()
+            tree = self._context_tree(action.origin)
             return _copy_material(action, _digests(find_sources_here(action, tree), tree))
         snapshot = self._snapshot(action, finished)
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
@@ -57,7 +57,7 @@ class Origins:
         if not isinstance(action, Copy):
             return Selection(self._material(action))
         if isinstance(action.origin, FromContext):
-            tree = self._context_tree()
+            tree = self._context_tree(action.origin)
             sources = find_sources_here(action, tree)
             return Selection(_copy_material(action, _digests(sources, tree)), tree, sources)
         snapshot = self._snapshot(action, finished)
@@ -75,10 +75,11 @@ class Origins:
         """Whether the context still holds what was selected: files may change while they are being copied."""
         return self.renewed().known_material(action, {}) == selection.material
 
-    def _context_tree(self) -> Tree:
-        if self._context is None:
-            self._context = self._open_context()
-        return self._context
+    def _context_tree(self, origin: FromContext) -> Tree:
+        tree = self._contexts.get(origin.name)
+        if tree is None:
+            tree = self._contexts[origin.name] = self._open_context(origin.name)
+        return tree
 
     def _snapshot(self, action: Copy, finished: Finished) -> Snapshot | None:
         if isinstance(action.origin, FromStage):

@@ -40,7 +40,7 @@ class Contexts:
         self._store = store
         self._opened: list[LocalTree] = []
 
-    def open(self) -> LocalTree:
+    def open(self, name: str = "") -> LocalTree:  # noqa: ARG002 - named folders are about to come
         """A fresh look at the build context; ContextError if there is none."""
         ignore = find_ignore_file(self._options.context, dockerfile_path(self._options))
         tree = LocalTree(self._options.context, self._store.files, ignore)

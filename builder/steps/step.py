@@ -8,7 +8,10 @@ from layers.oci import Image
 
 @dataclass(frozen=True, slots=True)
 class FromContext:
-    """Files come from the build context."""
+    """Files come from the build context, or from a folder that --build-context names."""
+
+    name: str = ""
+    """The full name of --build-context; "" is the build context itself."""
 
 
 @dataclass(frozen=True, slots=True)
