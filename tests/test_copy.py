@@ -202,3 +202,46 @@ def test_what_is_no_archive_is_copied_as_it_is() -> None:
 
 def test_copy_never_unpacks() -> None:
     assert list(copied({"a.tgz": archive("x")}, "a.tgz", "/d/")) == ["d", "d/a.tgz"]
+
+
+def paths(source: tuple[str, ...], *, unpack: bool) -> list[str]:
+    """The paths in the order and number in which the layer has them."""
+    tree = MemoryTree(
+        {
+            "one/sub/same": b"1",
+            "two/sub/same": b"2",
+            "1.tar": packed("sub", "sub/same"),
+            "2.tar": packed("sub", "sub/b"),
+        }
+    )
+    action = Copy(FromContext(), source, "/new/", unpack=unpack)
+    attributes = Attributes(None, None, NOW)
+    changes = copy_changes(action, find_sources(action, tree), tree, Target(view()), attributes)
+    return [change.entry.path for change in changes]
+
+
+def packed(folder_name: str, file_name: str) -> bytes:
+    """An archive of a folder and a file in it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind in ((folder_name, tarfile.DIRTYPE), (file_name, tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("sources", "unpack"), [(("one", "two"), False), (("one", "two"), True), (("1.tar",), True)])
+def test_a_layer_names_each_path_once(*, sources: tuple[str, ...], unpack: bool) -> None:
+    """The destination was listed twice where it ended in a slash, and so were folders that two sources have."""
+    assert paths(sources, unpack=unpack) == ["new", "new/sub", "new/sub/same"]
+
+
+def test_two_archives_with_the_same_folder_list_it_once() -> None:
+    assert paths(("1.tar", "2.tar", "1.tar"), unpack=True) == ["new", "new/sub", "new/sub/b", "new/sub/same"]
+
+
+def test_of_two_sources_with_the_same_file_the_last_one_wins() -> None:
+    changes = copied({"one/same": b"1", "two/same": b"2"}, ("one", "two"), "/new/")
+
+    assert changes["new/same"].content == b"2"

@@ -45,7 +45,33 @@ def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:
 def copy_changes(
     copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
 ) -> Iterator[Change]:
-    """The changes that the instruction makes to the target."""
+    """The changes that the instruction makes to the target; each path comes once, as layer.md demands."""
+    if copy.unpack:
+        # The bytes of an archive can be had only as it is read: which entries last is found out in a first reading.
+        first = _changes(copy, sources, tree, target.anew(), attributes)
+        last = {change.entry.path: (number, change.entry) for number, change in enumerate(first)}
+        yield from _lasting(_changes(copy, sources, tree, target, attributes), last)
+    else:
+        yield from {change.entry.path: change for change in _changes(copy, sources, tree, target, attributes)}.values()
+
+
+def _lasting(changes: Iterator[Change], last: dict[str, tuple[int, Entry]]) -> Iterator[Change]:
+    """Of the changes of a path the last one; of a directory at the place of the first, before what is in it."""
+    listed = set()
+    for number, change in enumerate(changes):
+        path = change.entry.path
+        end, entry = last[path]
+        if entry.kind is not Kind.DIRECTORY:
+            if number == end:
+                yield change
+        elif change.entry.kind is Kind.DIRECTORY and path not in listed:
+            listed.add(path)
+            yield Change(entry)
+
+
+def _changes(
+    copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
+) -> Iterator[Change]:
     for number, source in enumerate(sources):
         if copy.unpack and source.entry.kind is Kind.FILE:
             from builder.steps.archive import unpacked  # only ADD needs tar and compressors

@@ -19,6 +19,10 @@ class Target:
         self._view = view
         self._written: dict[str, Entry] = {}
 
+    def anew(self) -> "Target":
+        """The view as it was before the step."""
+        return Target(self._view)
+
     def lookup(self, path: str) -> Entry | None:
         """What stands at the path now; a symlink is not followed."""
         return self._written.get(path) or self._view.lookup(path)
