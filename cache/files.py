@@ -88,6 +88,7 @@ class FolderTable:
         self._known: dict[bytes, tuple[bytes, str]] | None = None
         self._asked: set[bytes] = set()
         self._fresh: list[tuple[bytes, bytes, bytes, Digest]] = []
+        self._judged: dict[Digest, dict[str, int]] = {}
 
     def digest(self, path: str, stat: os.stat_result) -> Digest:
         """The digest of a file that has this stat now; read only if it is not known. OSError if it cannot be read.
@@ -130,9 +131,14 @@ class FolderTable:
         self._fresh = []
 
     def save_verdicts(self, rules: Digest, verdicts: Mapping[str, int]) -> None:
-        """Keep what a set of ignore rules says; of each folder the sets that were used last are kept."""
+        """Keep what a set of ignore rules says; of each folder the sets that were used last are kept.
+
+        What a build saves twice is added up: each of its looks at the folder may have seen another part of it.
+        """
+        judged = self._judged.setdefault(rules, {})
+        judged.update(verdicts)
         listing: dict[int, list[str]] = {}
-        for path, verdict in verdicts.items():
+        for path, verdict in judged.items():
             listing.setdefault(verdict, []).append(path)
         row = (self._key, rules, json.dumps(listing), self._clock())
         with suppress(StoreError):
