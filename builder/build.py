@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from builder.context.named import NamedContexts
 from builder.context.sources import Contexts, read_dockerfile
 from builder.dockerfile.parser import parse
 from builder.events import Listener
 from builder.export.image import assemble
 from builder.export.outputs import deliver, full_names, write_text
-from builder.graph import Graph, ImageStart, StageStart, Surroundings, make_graph
+from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
 from builder.origins import Origins
@@ -66,20 +67,22 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         for note in dockerfile.notes:
             report.warn(note.message, note.location)
         contexts = Contexts(options, store)
-        images = Images(store, options.contexts, _registries(options), options.platform, report, pull=options.pull)
+        named = NamedContexts(options.contexts)
+        images = Images(store, named, _registries(options), options.platform, report, pull=options.pull)
         stack.callback(images.close)
-        graph = make_graph(
+        evaluation = Evaluation(
             dockerfile,
             options.target,
             Surroundings(
                 find_image=images.find,
-                is_named=images.is_named,
+                contexts=named,
                 platform=options.platform,
                 build_args=options.build_args,
                 labels=options.labels,
                 warn=report.warn,
             ),
         )
+        graph = evaluation.graph()
         origins = Origins(store, options.platform, contexts.open)
         plans = plan(graph, origins, store.records, use_cache=options.use_cache)
         contexts.save()

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from builder.arguments import PROXY_ARGUMENTS, global_arguments
+from builder.context.named import NamedContexts, full_name
 from builder.dockerfile.instructions import Dockerfile, From, Instruction, StageText
 from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError, Location, located
 from builder.evaluate import evaluate
-from builder.stage_state import DEFAULT_PATH, Scope, StageState
+from builder.stage_state import DEFAULT_PATH, Reading, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
+from builder.survey import Survey, SurveyedStage
+from layers.errors import ImageError, PybuildError
 from layers.oci import ImageConfig, Platform, RunConfig
 
 SCRATCH = "scratch"
@@ -42,7 +45,14 @@ class StageStart:
     stage: int
 
 
-Start = ScratchStart | ImageStart | StageStart
+@dataclass(frozen=True, slots=True)
+class UnknownStart:
+    """A stage that begins with an image which is not to be found; a survey goes on without it."""
+
+    error: ImageError
+
+
+Start = ScratchStart | ImageStart | StageStart | UnknownStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +83,14 @@ class Surroundings:
     """What a graph depends on beside the Dockerfile."""
 
     find_image: Callable[[str], Base]
-    is_named: Callable[[str], bool]
-    """Whether --build-context gives a name a meaning: that goes before stages."""
+    contexts: NamedContexts
+    """What --build-context gives a name to: that goes before stages."""
     platform: Platform
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
     warn: Callable[[str, Location | None], None]
-
-
-def make_graph(dockerfile: Dockerfile, target: str, surroundings: Surroundings) -> Graph:
-    """The graph of a target stage, by name; "" is the last stage."""
-    index = _target_index(dockerfile.stages, target)
-    stages = _Grapher(dockerfile, index, surroundings).stages(index)
-    last = stages[-1]
-    labels = {**last.config.config.labels, **surroundings.labels}
-    return Graph((*stages[:-1], replace(last, config=last.config.with_config(labels=labels))))
+    builds: bool = True
+    """False if nothing will be built: then images are needed for what they say of themselves, and only as bases."""
 
 
 def _target_index(stages: tuple[StageText, ...], target: str) -> int:
@@ -101,34 +104,74 @@ def _target_index(stages: tuple[StageText, ...], target: str) -> int:
     raise DockerfileError(f'target stage "{target}" could not be found', hint=hint)
 
 
-class _Grapher:
+class Evaluation:
     """Evaluates stages on demand. Stages refer to earlier ones only, so there are no circles."""
 
-    def __init__(self, dockerfile: Dockerfile, target: int, surroundings: Surroundings) -> None:
+    def __init__(self, dockerfile: Dockerfile, target: str, surroundings: Surroundings) -> None:
+        """`target` is the name of a stage; "" is the last one."""
+        self._dockerfile = dockerfile
         self._texts = dockerfile.stages
+        self._target = _target_index(dockerfile.stages, target)
         self._escape = dockerfile.directives.escape
         self._surroundings = surroundings
-        self._globals = global_arguments(
-            dockerfile.global_args,
-            surroundings.build_args,
-            surroundings.platform,
-            self._texts[target].name,
-            self._escape,
-        )
+        self._globals = self._global_arguments(surroundings.build_args)
         self._states: dict[int, StageState] = {}
         self._starts: dict[int, Start] = {}
+        self._readings: dict[int, list[Reading]] = {}
         self._wanted: list[int] = []
         self._consumed = {name for arg in dockerfile.global_args for name in (d.name for d in arg.declarations)}
 
-    def stages(self, target: int) -> tuple[Stage, ...]:
-        """The stages that a target needs, in the order of the file."""
+    def graph(self) -> Graph:
+        """The target, and the stages that it needs, in the order of the file."""
+        self._reach(self._target)
+        self._warn_of_unused()
+        *earlier, last = (self._stage(index) for index in sorted(self._states))
+        labels = {**last.config.config.labels, **self._surroundings.labels}
+        return Graph((*earlier, replace(last, config=last.config.with_config(labels=labels))))
+
+    def look_through(self, *, everything: bool) -> PybuildError | None:
+        """Evaluate the target and what it needs, or all stages, and go on where one fails; the first error."""
+        first = None
+        for index in range(len(self._texts)) if everything else [self._target]:
+            try:
+                self._reach(index)
+            except PybuildError as error:
+                first = first or error
+        return first
+
+    def survey(self) -> Survey:
+        """What was seen, however far the evaluation came."""
+        return Survey(
+            dockerfile=self._dockerfile,
+            stages={index: self._surveyed(index) for index in sorted(self._readings)},
+            target=self._target,
+            platform=self._surroundings.platform,
+            global_args=self._globals,
+            default_args=self._global_arguments({}),
+        )
+
+    def _global_arguments(self, build_args: Mapping[str, str]) -> dict[str, str]:
+        target = self._texts[self._target].name
+        platform = self._surroundings.platform
+        return global_arguments(self._dockerfile.global_args, build_args, platform, target, self._escape)
+
+    def _surveyed(self, index: int) -> SurveyedStage:
+        start = self._starts[index]
+        return SurveyedStage(
+            text=self._texts[index],
+            parent=start.stage if isinstance(start, StageStart) else None,
+            base=start.base.image.config.platform if isinstance(start, ImageStart) else None,
+            is_base_known=not isinstance(start, UnknownStart),
+            readings=tuple(self._readings[index]),
+        )
+
+    def _reach(self, target: int) -> None:
+        """Evaluate a stage with all that it needs."""
         self._wanted.append(target)
         while self._wanted:
             chain = self._chain(self._wanted.pop())
             for index in reversed(chain):
                 self._evaluate(index)
-        self._warn_of_unused()
-        return tuple(self._stage(index) for index in sorted(self._states))
 
     def _chain(self, index: int) -> list[int]:
         """The stage, the one that it starts from, and so on, as far as they are not evaluated yet."""
@@ -149,25 +192,60 @@ class _Grapher:
             if not image:
                 raise DockerfileError(
                     f"base name ({text.image}) should not be blank",
-                    hint="an ARG before the first FROM gives the variable a value",
+                    hint=self._near_argument(text.image) or "an ARG before the first FROM gives the variable a value",
+                    span=text.image,
                 )
-            if not self._surroundings.is_named(image):
+            self._refuse_files(image)
+            if not self._surroundings.contexts.is_named(image):
                 if image == SCRATCH:
                     return ScratchStart()
                 stage = self._stage_named(image, before=index)
                 if stage is not None:
                     return StageStart(stage)
-            base = self._surroundings.find_image(image)
+            try:
+                base = self._find_image(image, index)
+            except ImageError as error:
+                if self._surroundings.builds:
+                    raise
+                return UnknownStart(error)
         return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}")
+
+    def _refuse_files(self, name: str) -> None:
+        if self._surroundings.contexts.has_files(name):
+            raise DockerfileError(
+                f"FROM {name}: --build-context makes {name} a folder of files, and a stage begins with an image",
+                hint="COPY --from takes its files; docker-image://NAME and oci-layout://DIR are contexts for FROM",
+            )
 
     def _check_platform(self, text: From) -> None:
         wanted = expand_word(text.platform, self._globals.get, self._escape)
         if text.platform and not wanted:
-            raise DockerfileError(f"empty platform value from expression {text.platform}")
+            raise DockerfileError(
+                f"empty platform value from expression {text.platform}",
+                hint=self._near_argument(text.platform),
+                span=text.platform,
+            )
         if wanted and Platform.parse(wanted) != Platform.host():
             raise DockerfileError(
                 f"--platform={wanted}: building for another platform than {Platform.host()} is not supported yet"
             )
+
+    def _near_argument(self, text: str) -> str:
+        """Which argument may be meant by a variable in the text that is not defined."""
+        unknown: list[str] = []
+        expand_word(text, lambda name: self._globals.get(name) or unknown.append(name), self._escape)
+        near = [closest(name, self._globals) for name in unknown if name not in self._globals]
+        return next((f"did you mean ${name}?" for name in near if name), "")
+
+    def _find_image(self, name: str, index: int) -> Base:
+        """An image that a stage names; where there is none, the error tells of a stage that may be meant."""
+        try:
+            return self._surroundings.find_image(name)
+        except ImageError as error:
+            near = closest(name, [text.name for text in self._texts[:index] if text.name])
+            if near:
+                error.hint = f"did you mean the stage {near}?" + (f" Otherwise: {error.hint}" if error.hint else "")
+            raise
 
     def _stage_named(self, name: str, before: int) -> int | None:
         """The last stage of that name before a place; later ones and the stage itself cannot be meant."""
@@ -184,6 +262,7 @@ class _Grapher:
             origin=lambda name: self._origin(name, index),
             warn=self._surroundings.warn,
         )
+        self._readings[index] = state.readings
         triggers = state.config.config.on_build
         state.config = state.config.with_config(on_build=())
         instructions: list[Instruction] = []
@@ -192,6 +271,7 @@ class _Grapher:
                 instructions.append(parse_trigger(trigger, text.from_.location))
         for instruction in (*instructions, *text.instructions):
             with located(instruction.location):
+                state.begin_reading(instruction)
                 evaluate(instruction, state, scope)
         self._consumed |= {name for name, _ in state.arguments}
         self._states[index] = state
@@ -210,15 +290,21 @@ class _Grapher:
         """What COPY --from=`name` in a stage means: a named context, a stage by name or number, or an image."""
         if not name:
             return FromContext()
-        if not self._surroundings.is_named(name):
+        if self._surroundings.contexts.has_files(name):
+            return FromContext(full_name(name))
+        if not self._surroundings.contexts.is_named(name):
             stage = self._stage_named(name, before=index)
             if stage is None and name.isascii() and name.isdigit():
                 stage = self._stage_numbered(int(name), index)
+                if self._surroundings.contexts.is_named(self._texts[stage].name):
+                    return self._origin(self._texts[stage].name, index)
             if stage is not None:
                 self._wanted.append(stage)
                 return FromStage(stage)
             self._refuse_later_stage(name, index)
-        return FromImage(self._surroundings.find_image(name))
+        if not self._surroundings.builds:
+            return FromContext()  # nothing is copied
+        return FromImage(self._find_image(name, index))
 
     def _stage_numbered(self, number: int, index: int) -> int:
         if number >= index:

@@ -1,15 +1,15 @@
 """Finds the images that FROM and --from name: a named context, the store, a registry; and brings their layers."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
-from builder.errors import UsageError
+from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
 from builder.report import Report
 from builder.steps.step import Base
 from cache.store import Store
-from layers.digest import Digest
+from layers.digest import Digest, DigestError
 from layers.errors import ImageError, StoreError
 from layers.layout import Layout
 from layers.oci import INDEXES, MANIFESTS, Descriptor, Image, ImageConfig, Index, Manifest, Platform
@@ -37,7 +37,7 @@ class Images:
     def __init__(
         self,
         store: Store,
-        contexts: Mapping[str, str],
+        contexts: NamedContexts,
         registries: RegistrySettings,
         platform: Platform,
         report: Report,
@@ -46,7 +46,7 @@ class Images:
     ) -> None:
         self._store = store
         self._report = report
-        self._contexts = {_full_name(name): value for name, value in contexts.items()}
+        self._contexts = contexts
         self._registries = registries
         self._platform = platform
         self._pull = pull
@@ -58,10 +58,6 @@ class Images:
     def close(self) -> None:
         """Close the connections to registries."""
         self._stack.close()
-
-    def is_named(self, name: str) -> bool:
-        """Whether --build-context says what a name means: that goes before stages."""
-        return _full_name(name) in self._contexts
 
     def find(self, name: str) -> Base:
         """The image of a name; ImageError if there is none. Its documents are in the store, its layers may not be."""
@@ -102,27 +98,20 @@ class Images:
         return tuple(layer for layer in image.manifest.layers if not self._store.layout.has(layer))
 
     def _find(self, name: str) -> Base:
-        full = _full_name(name)
-        if full in self._contexts:
-            return self._from_context(full, self._contexts[full])
+        context = self._contexts.find(name)
+        if isinstance(context, LayoutContext):
+            return self._from_layout(full_name(name), context.location)
+        if isinstance(context, ImageContext):
+            name = context.name
+        full = full_name(name)
         if not self._pull:
             image = find_local(self._store.layout, full, self._platform)
             if image is not None:
                 return Base(full, image)
         return self._from_registry(Reference.parse(name))
 
-    def _from_context(self, name: str, location: str) -> Base:
-        if not location.startswith(OCI_LAYOUT):
-            raise UsageError(
-                f"--build-context {name}={location}: only {OCI_LAYOUT}DIR[:TAG] can stand for an image as yet"
-            )
-        layout, tag = open_layout(location.removeprefix(OCI_LAYOUT))
-        image = find_local(layout, tag, self._platform)
-        if image is None:
-            raise ImageError(
-                f"{location} has no image {tag or 'at all'!r}",
-                hint="its index.json has: " + (", ".join(sorted(layout.names())) or "no name"),
-            )
+    def _from_layout(self, name: str, location: str) -> Base:
+        layout, image = open_layout(location, self._platform)
         for descriptor in (image.manifest.config, image.descriptor):
             copy_blob(layout, descriptor, self._store.layout)
 
@@ -158,7 +147,10 @@ class Images:
 
 def find_local(layout: Layout, name: str, platform: Platform) -> Image | None:
     """The image that a layout has under a name for a platform; an empty name is the only one that it has."""
-    descriptor = layout.resolve(name) if name else _only(layout)
+    return _for_platform(layout, layout.resolve(name) if name else _only(layout), platform)
+
+
+def _for_platform(layout: Layout, descriptor: Descriptor | None, platform: Platform) -> Image | None:
     if descriptor is not None and descriptor.media_type in INDEXES:
         descriptor = Index.parse(layout.read(descriptor)).choose(platform)
     image = read_image(layout, descriptor) if descriptor else None
@@ -175,7 +167,7 @@ def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
 
 def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Image]:
     """The image that a person means by a name, or by the beginning of its id or digest; and its full name."""
-    full = _full_name(text)
+    full = full_name(text)
     image = find_local(layout, full, platform)
     if image is not None:
         return full, image
@@ -189,14 +181,43 @@ def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Imag
     raise ImageError(f"there is no image {text!r} in the store", hint="`pybuild images` lists what is there")
 
 
-def open_layout(location: str) -> tuple[Layout, str]:
-    """The layout and the tag of `DIR[:TAG]`; ImageError if there is no layout."""
-    folder, tag = location, ""
+def open_layout(location: str, platform: Platform) -> tuple[Layout, Image]:
+    """What `DIR[:TAG][@DIGEST]` means: the layout and the image; the digest goes before the tag. Else ImageError."""
+    folder, digest = _split_digest(location)
+    tag = ""
     if not os.path.isdir(folder):
-        folder, _, tag = location.rpartition(":")
+        folder, _, tag = folder.rpartition(":")
     if not os.path.isfile(os.path.join(folder, "index.json")):
         raise ImageError(f"{location} is no OCI image layout", hint="a folder with index.json and blobs/ is one")
-    return Layout(folder), tag
+    layout = Layout(folder)
+    image = _for_platform(layout, _by_digest(layout, digest), platform) if digest else find_local(layout, tag, platform)
+    if image is None:
+        raise ImageError(
+            f"{folder} has no image {digest or tag or 'that is the only one'} for {platform}",
+            hint="its index.json has: " + (", ".join(sorted(layout.names())) or "no name"),
+        )
+    return layout, image
+
+
+def _split_digest(location: str) -> tuple[str, Digest | None]:
+    """`DIR:TAG@DIGEST` in two; a folder's name may have an @ of its own."""
+    place, at, text = location.rpartition("@")
+    try:
+        return (place, Digest(text)) if at else (location, None)
+    except DigestError:
+        return location, None
+
+
+def _by_digest(layout: Layout, digest: Digest) -> Descriptor | None:
+    """The manifest or index of a digest, whether index.json lists it, or an index that is listed."""
+    listed = list(layout.index().manifests)
+    while listed:
+        descriptor = listed.pop()
+        if descriptor.digest == digest:
+            return descriptor
+        if descriptor.media_type in INDEXES:
+            listed += Index.parse(layout.read(descriptor)).manifests
+    return None
 
 
 def copy_blob(source: Layout, descriptor: Descriptor, target: Layout) -> None:
@@ -211,11 +232,3 @@ def copy_blob(source: Layout, descriptor: Descriptor, target: Layout) -> None:
 def _only(layout: Layout) -> Descriptor | None:
     manifests = layout.index().manifests
     return manifests[0] if len(manifests) == 1 else None
-
-
-def _full_name(name: str) -> str:
-    """The name as the store has it, host and tag spelt out; one that is no reference stays as it is."""
-    try:
-        return str(Reference.parse(name))
-    except ImageError:
-        return name
