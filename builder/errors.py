@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from layers.errors import Location, PybuildError
 
@@ -24,9 +25,16 @@ class UsageError(PybuildError):
 
 
 class DockerfileError(PybuildError):
-    """The Dockerfile is wrong, or uses what pybuild does not have."""
+    """The Dockerfile is wrong, or uses what pybuild does not have.
+
+    `span` are the words that are wrong, from where it is not known yet in which lines they stand.
+    """
 
     exit_status = 3
+
+    def __init__(self, message: str, *, hint: str = "", location: Location | None = None, span: str = "") -> None:
+        super().__init__(message, hint=hint, location=location)
+        self.span = span
 
 
 class ContextError(PybuildError):
@@ -63,5 +71,7 @@ def located(location: Location) -> Iterator[None]:
     try:
         yield
     except PybuildError as error:
-        error.location = error.location or location
+        if error.location is None:
+            span = error.span if isinstance(error, DockerfileError) else ""
+            error.location = replace(location, span=span) if span else location
         raise

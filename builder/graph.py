@@ -232,9 +232,14 @@ class Evaluation:
 
     def _near_argument(self, text: str) -> str:
         """Which argument may be meant by a variable in the text that is not defined."""
-        unknown: list[str] = []
-        expand_word(text, lambda name: self._globals.get(name) or unknown.append(name), self._escape)
-        near = [closest(name, self._globals) for name in unknown if name not in self._globals]
+        near: list[str | None] = []
+
+        def look_up(name: str) -> str | None:
+            if name not in self._globals:
+                near.append(closest(name, self._globals))
+            return self._globals.get(name)
+
+        expand_word(text, look_up, self._escape)
         return next((f"did you mean ${name}?" for name in near if name), "")
 
     def _find_image(self, name: str, index: int) -> Base:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from builder.dockerfile.instructions import ExecForm, ShellForm
+from builder.dockerfile.instructions import ExecForm, Instruction, ShellForm
+from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word, expand_words
 from builder.errors import Location
 from builder.steps.step import Origin, Step
@@ -12,6 +13,19 @@ from layers.oci import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
+
+
+@dataclass(slots=True)
+class Reading:
+    """One instruction, and what its words turned out to be where it stands: what checks look at."""
+
+    instruction: Instruction
+    has_shell: bool
+    """Whether the stage or its base says which shell commands are for."""
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Texts as written, with what each became."""
+    undefined: dict[str, str] = field(default_factory=dict)
+    """Names of variables that nothing had defined, each with a defined one that it resembles, or ""."""
 
 
 @dataclass(slots=True)
@@ -28,6 +42,8 @@ class StageState:
     steps: list[Step] = field(default_factory=list)
     command_set: bool = False
     """Whether this stage has a CMD of its own."""
+    readings: list[Reading] = field(default_factory=list)
+    """Of the instructions so far, the one that is being read included."""
 
     @classmethod
     def begin(cls, config: ImageConfig, escape: str) -> Self:
@@ -38,13 +54,32 @@ class StageState:
         """The state of a stage FROM this one: everything but the steps and whether CMD is its own."""
         return StageState(self.config, self.escape, dict(self.environment), list(self.arguments))
 
+    def begin_reading(self, instruction: Instruction) -> None:
+        """From here on words are those of this instruction."""
+        self.readings.append(Reading(instruction, has_shell=self.config.config.shell is not None))
+
+    def look_up(self, name: str) -> str | None:
+        """The value of a variable, None if it has none; keeps in mind what is used without being defined."""
+        value = self.environment.get(name)
+        if value is None and self.readings and all(name != declared for declared, _ in self.arguments):
+            self.readings[-1].undefined[name] = closest(name, self.environment) or ""
+        return value
+
     def word(self, text: str) -> str:
         """A word with its variables replaced and its quotes taken off."""
-        return expand_word(text, self.environment.get, self.escape)
+        word = expand_word(text, self.look_up, self.escape)
+        self._became(text, (word,))
+        return word
 
     def words(self, text: str) -> tuple[str, ...]:
         """The same, split at the blanks that its variables bring."""
-        return expand_words(text, self.environment.get, self.escape)
+        words = expand_words(text, self.look_up, self.escape)
+        self._became(text, words)
+        return words
+
+    def _became(self, text: str, words: tuple[str, ...]) -> None:
+        if self.readings:
+            self.readings[-1].words[text] = words
 
     def argv(self, command: ShellForm | ExecForm) -> tuple[str, ...]:
         """The words of a command; the shell form is one for the shell."""

@@ -123,7 +123,7 @@ def _pieces(text: str, lexer: "_Lexer") -> list[_Piece]:
     try:
         return lexer.pieces(stop="", keep_escapes=lexer.keep_escapes)
     except (PatternError, _SyntaxError) as error:
-        raise DockerfileError(f"cannot read {quoted(text)}: {error}", hint=error.hint) from error
+        raise DockerfileError(f"cannot read {quoted(text)}: {error}", hint=error.hint, span=text) from error
 
 
 def _split_pieces(pieces: list[_Piece]) -> tuple[str, ...]:
