@@ -11,7 +11,7 @@ from threading import RLock
 
 from layers.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 """Stored as `user_version`. A file with another number is put aside, and an empty one made."""
 
 _BUSY_SECONDS = 30.0
@@ -39,6 +39,15 @@ CREATE TABLE files (
     stamp BLOB NOT NULL,
     digest TEXT NOT NULL,
     PRIMARY KEY (folder, path)
+) WITHOUT ROWID;
+CREATE TABLE downloads (
+    url TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    place TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    last_modified TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE verdicts (
     folder BLOB NOT NULL,

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from cache.db import Database
+from cache.downloads import Downloads
 from cache.files import FileTable
 from cache.records import Records
 from cache.trees import Trees, remove
@@ -45,6 +46,7 @@ class Store:
         self.layout = Layout(self._path("images"), temporary=self._path("tmp"))
         self.records = Records(self.database, self.layout)
         self.files = FileTable(self.database)
+        self.downloads = Downloads(self.database, self.layout)
         self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
         self._held: dict[str, int] = {}
         self._indexes: dict[Digest, LayerIndex] = {}

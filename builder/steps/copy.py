@@ -23,6 +23,10 @@ class Source:
 
     named: str
     entry: Entry
+    unpack: bool = False
+    """An archive gives what is in it: ADD of a local one, and --unpack."""
+    tree: Tree | None = None
+    """Where the entry is, if that is not the tree of the instruction: a URL, or a repository."""
 
 
 def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:
@@ -38,7 +42,7 @@ def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:
             entry = tree.lookup(tree.resolve(name))
             if entry is None:
                 raise ContextError(f"{text!r} is not there: nothing to copy")
-            found.append(Source(name, entry))
+            found.append(Source(name, entry, copy.unpack))
     return tuple(found)
 
 
@@ -46,7 +50,7 @@ def copy_changes(
     copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
 ) -> Iterator[Change]:
     """The changes that the instruction makes to the target; each path comes once, as layer.md demands."""
-    if copy.unpack:
+    if any(source.unpack for source in sources):
         # The bytes of an archive can be had only as it is read: which entries last is found out in a first reading.
         first = _changes(copy, sources, tree, target.anew(), attributes)
         last = {change.entry.path: (number, change.entry) for number, change in enumerate(first)}
@@ -73,14 +77,15 @@ def _changes(
     copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
 ) -> Iterator[Change]:
     for number, source in enumerate(sources):
-        if copy.unpack and source.entry.kind is Kind.FILE:
+        own = source.tree or tree
+        if source.unpack and source.entry.kind is Kind.FILE:
             from builder.steps.archive import unpacked  # only ADD needs tar and compressors
 
-            changes = unpacked(tree.content(source.entry), copy.destination, target, attributes)
+            changes = unpacked(own.content(source.entry), copy.destination, target, attributes)
             if changes is not None:
                 yield from changes
                 continue
-        yield from _copy_one(source, copy.destination, tree, target, attributes, number)
+        yield from _copy_one(source, copy.destination, own, target, attributes, number)
 
 
 def _copy_one(

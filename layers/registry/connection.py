@@ -6,7 +6,7 @@ the environment (HTTPS_PROXY, NO_PROXY, ...), which no request to this machine i
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -91,14 +91,21 @@ class Connection:
             # The person named the hosts; a warning on the terminal for each request would tell nothing new.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
-    def get(self, url: str, *, authorization: str = "", accept: str = "*/*") -> Answer:
-        """GET, through redirects; `authorization` goes to the first host alone.
+    def get(
+        self,
+        url: str,
+        *,
+        authorization: str = "",
+        accept: str = "*/*",
+        extra: Callable[[str], Mapping[str, str]] = lambda _: {},
+    ) -> Answer:
+        """GET, through redirects; `authorization` goes to the first host alone, `extra` headers where it says.
 
         The answer may have any status but those that say "try again": they rise as BusyError, a broken connection as
         DroppedError, none at all as UnreachableError or UntrustedError.
         """
         for _ in range(_MOST_REDIRECTS):
-            headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "pybuild"}
+            headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "pybuild", **extra(url)}
             if authorization:
                 headers["Authorization"] = authorization
             answer = self._send(url, headers)
