@@ -43,7 +43,7 @@ class Store:
         self.root = os.path.abspath(root)
         _create(self.root)
         self.database = Database(self._path("cache.db"))
-        self.layout = Layout(self._path("images"), temporary=self._path("tmp"))
+        self.layout = Layout(self._path("images"), temporary=self._path("tmp"), heals=True)
         self.records = Records(self.database, self.layout)
         self.files = FileTable(self.database)
         self.downloads = Downloads(self.database, self.layout)

@@ -131,8 +131,11 @@ class BlobWriter:
         return digest, self._size
 
 
-def open_verified(path: str, descriptor: Descriptor) -> BinaryIO:
-    """A stream of the blob in this file, whose reading is its verifying: StoreError at the end, or on closing."""
+def open_verified(path: str, descriptor: Descriptor, *, discard: bool = False) -> BinaryIO:
+    """A stream of the blob in this file, whose reading is its verifying: StoreError at the end, or on closing.
+
+    With `discard` a damaged file is removed, so that whoever needs the blob next makes or fetches it again.
+    """
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - the reader closes it
     except FileNotFoundError as error:
@@ -141,15 +144,16 @@ def open_verified(path: str, descriptor: Descriptor) -> BinaryIO:
         ) from error
     except OSError as error:
         raise explained(error, path) from error
-    return _VerifiedReader(_VerifiedFile(file, descriptor), _READ)
+    return _VerifiedReader(_VerifiedFile(file, descriptor, discard=discard), _READ)
 
 
 class _VerifiedFile(io.RawIOBase):
     """A blob's bytes as they are read, and a StoreError instead of the end if they are wrong."""
 
-    def __init__(self, file: io.FileIO, descriptor: Descriptor) -> None:
+    def __init__(self, file: io.FileIO, descriptor: Descriptor, *, discard: bool) -> None:
         self._file = file
         self._descriptor = descriptor
+        self._discard = discard
         self._hash = hashlib.new(descriptor.digest.algorithm)
         self._left = descriptor.size
         self._at_end = False
@@ -181,10 +185,19 @@ class _VerifiedFile(io.RawIOBase):
     def _check(self) -> None:
         self._at_end = True
         if self._left or self._hash.hexdigest() != self._descriptor.digest.hex:
+            done = "it has been removed:" if self._discard and self._remove() else f"remove {self._file.name}, then"
             raise StoreError(
-                f"blob {self._descriptor.digest} in the store is damaged",
-                hint=f"remove {self._file.name}, then build or pull the image again",
+                f"blob {self._descriptor.digest} in the store is damaged", hint=f"{done} build or pull the image again"
             )
+
+    def _remove(self) -> bool:
+        """Remove the file, unless another process has put a sound one in its place."""
+        path = str(self._file.name)
+        with suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(self._file.fileno())):
+                os.unlink(path)
+            return True
+        return False
 
 
 class _VerifiedReader(io.BufferedReader):
@@ -195,8 +208,9 @@ class _VerifiedReader(io.BufferedReader):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:  # the bytes are not used any more
+        if kind is not None and not issubclass(kind, ImageError):  # the bytes are not used any more
             self.raw.close()
+        # Where the bytes made no sense, it may be since they are damaged: closing tells.
         self.close()
 
     def close(self) -> None:

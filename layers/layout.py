@@ -27,9 +27,13 @@ LARGEST_DOCUMENT = 16 << 20
 class Layout:
     """One layout folder. It is made by the first thing that is written; opening it touches nothing."""
 
-    def __init__(self, root: str, *, temporary: str | None = None) -> None:
-        """`temporary` is a folder on the same file system for what is being written; without one, it is the root."""
+    def __init__(self, root: str, *, temporary: str | None = None, heals: bool = False) -> None:
+        """`temporary` is a folder on the same file system for what is being written; without one, it is the root.
+
+        A layout that `heals` loses blobs that turn out to be damaged, so that they are made or fetched again.
+        """
         self.root = root
+        self._heals = heals
         self._temporary = temporary or root
 
     def path(self, digest: Digest) -> str:
@@ -50,7 +54,7 @@ class Layout:
 
         Reading is verifying: a StoreError at the end, or on closing, says that the bytes are not those of the digest.
         """
-        return open_verified(self.path(descriptor.digest), descriptor)
+        return open_verified(self.path(descriptor.digest), descriptor, discard=self._heals)
 
     def read(self, descriptor: Descriptor) -> bytes:
         """The whole blob, verified. ImageError for more than a document may have: layers are for `open`."""

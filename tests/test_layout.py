@@ -176,6 +176,51 @@ def test_an_error_of_the_reader_is_not_hidden_by_damage(layout: Layout) -> None:
         raise RuntimeError
 
 
+def test_bytes_that_make_no_sense_are_told_as_the_damage_that_they_are(layout: Layout) -> None:
+    """A decompressor gives up long before the end of the blob, where its digest would have told."""
+    descriptor = layout.put(b"text", LAYER)
+    Path(layout.path(descriptor.digest)).write_bytes(b"TEXT")
+
+    with pytest.raises(StoreError, match="damaged"), layout.open(descriptor):
+        raise ImageError("this is no gzip")
+
+
+def test_a_damaged_blob_stays_where_it_is(layout: Layout) -> None:
+    descriptor = layout.put(b"text", LAYER)
+    Path(layout.path(descriptor.digest)).write_bytes(b"TEXT")
+
+    with pytest.raises(StoreError) as caught:
+        layout.read(descriptor)
+
+    assert layout.has(descriptor)
+    assert caught.value.hint.startswith(f"remove {layout.path(descriptor.digest)}")
+
+
+def test_a_layout_that_heals_loses_a_damaged_blob(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / "layout"), heals=True)
+    descriptor = layout.put(b"text", LAYER)
+    Path(layout.path(descriptor.digest)).write_bytes(b"TEXT")
+
+    with pytest.raises(StoreError, match="damaged") as caught:
+        layout.read(descriptor)
+
+    assert not layout.has(descriptor)
+    assert caught.value.hint == "it has been removed: build or pull the image again"
+
+
+def test_a_layout_that_heals_keeps_what_was_healed_meanwhile(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / "layout"), heals=True)
+    descriptor = layout.put(b"text", LAYER)
+    Path(layout.path(descriptor.digest)).write_bytes(b"TEXT")
+    reader = layout.open(descriptor)
+    layout.put(b"text", LAYER)
+
+    with pytest.raises(StoreError, match="damaged"):
+        reader.close()
+
+    assert layout.read(descriptor) == b"text"
+
+
 def test_a_blob_can_have_a_digest_of_sha512(layout: Layout) -> None:
     digest = Digest("sha512:" + hashlib.sha512(b"text").hexdigest())
     os.makedirs(os.path.dirname(layout.path(digest)))
