@@ -1,0 +1,91 @@
+"""All checks, and how they are applied."""
+
+from collections.abc import Callable
+from operator import attrgetter
+
+from builder.checks import bases, instructions, names, variables
+from builder.checks.rule import Finding, Rule, Subject
+from builder.checks.settings import Settings
+from builder.dockerfile.suggest import closest
+from builder.survey import Survey
+
+RULES = (
+    Rule(
+        "ConsistentInstructionCasing",
+        "Instructions are written in one case throughout a file",
+        names.consistent_instruction_casing,
+    ),
+    Rule("CopyIgnoredFile", "COPY and ADD take nothing that .dockerignore excludes", instructions.copy_ignored_file),
+    Rule("DuplicateStageName", "Each stage has a name of its own", names.duplicate_stage_name),
+    Rule("ExposeInvalidFormat", "EXPOSE names ports of the container only", instructions.expose_invalid_format),
+    Rule("ExposeProtoCasing", "Protocols of EXPOSE are in lower case", instructions.expose_proto_casing),
+    Rule("FromAsCasing", "AS is written in the case of its FROM", names.from_as_casing),
+    Rule(
+        "FromPlatformFlagConstDisallowed",
+        "FROM --platform has a variable, not a constant",
+        bases.from_platform_flag_const_disallowed,
+    ),
+    Rule(
+        "InvalidBaseImagePlatform",
+        "Base images are for the platform that is built for",
+        bases.invalid_base_image_platform,
+    ),
+    Rule(
+        "InvalidDefaultArgInFrom",
+        "FROM names an image without any --build-arg",
+        bases.invalid_default_arg_in_from,
+    ),
+    Rule(
+        "InvalidDefinitionDescription",
+        "A comment right above FROM or ARG begins with the name that it describes",
+        names.invalid_definition_description,
+        experimental=True,
+    ),
+    Rule(
+        "JSONArgsRecommended",
+        "CMD and ENTRYPOINT are JSON lists, so that signals reach the program",
+        instructions.json_args_recommended,
+    ),
+    Rule("LegacyKeyValueFormat", "ENV and LABEL are written with =", instructions.legacy_key_value_format),
+    Rule("MaintainerDeprecated", "A label tells who maintains an image", instructions.maintainer_deprecated),
+    Rule(
+        "MultipleInstructionsDisallowed",
+        "A stage has one CMD, one ENTRYPOINT and one HEALTHCHECK at most",
+        instructions.multiple_instructions_disallowed,
+    ),
+    Rule("NoEmptyContinuation", "No empty line within an instruction", names.no_empty_continuation),
+    Rule("RedundantTargetPlatform", "--platform=$TARGETPLATFORM is the default", bases.redundant_target_platform),
+    Rule("ReservedStageName", "No stage is called scratch or context", names.reserved_stage_name),
+    Rule("SecretsUsedInArgOrEnv", "No secrets in ARG and ENV", variables.secrets_used_in_arg_or_env),
+    Rule("StageNameCasing", "Names of stages are in lower case", names.stage_name_casing),
+    Rule("UndefinedArgInFrom", "Variables of FROM are declared above the first FROM", bases.undefined_arg_in_from),
+    Rule("UndefinedVar", "Variables are defined before they are used", variables.undefined_var),
+    Rule(
+        "WorkdirRelativePath",
+        "The first WORKDIR is absolute, whatever the base image has",
+        instructions.workdir_relative_path,
+    ),
+)
+"""By name."""
+
+
+def find_all(survey: Survey, settings: Settings, is_ignored: Callable[[str], bool]) -> tuple[Finding, ...]:
+    """What the rules that apply find, in the order of the file."""
+    subject = Subject(survey, is_ignored)
+    findings = [
+        Finding(rule, location, detail)
+        for rule in RULES
+        if settings.applies(rule)
+        for location, detail in rule.find(subject)
+    ]
+    return tuple(sorted(findings, key=lambda finding: finding.location.first))
+
+
+def unknown_names(settings: Settings) -> list[str]:
+    """A sentence for each name in the settings that no rule has: it is likely misspelt."""
+    known = list(map(attrgetter("name"), RULES))
+    sentences = []
+    for name in sorted(settings.names.difference(known)):
+        near = closest(name, known)
+        sentences.append(f"there is no check {name}" + (f": did you mean {near}?" if near else ""))
+    return sentences

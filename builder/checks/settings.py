@@ -1,0 +1,74 @@
+"""`# check=skip=RULE,RULE;error=true`: which rules apply, and whether what they find ends the build."""
+
+from dataclasses import dataclass, replace
+
+from builder.checks.rule import Rule
+from builder.dockerfile.directives import Directive
+from builder.dockerfile.suggest import closest
+from builder.dockerfile.texts import BLANKS, quoted
+from builder.errors import DockerfileError, located
+
+ALL = "all"
+_OPTIONS = ("skip", "experimental", "error")
+_SWITCH = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+"""As Go reads a boolean."""
+ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+"""The build argument that stands in for the directive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a Dockerfile, or a build argument, says of checks."""
+
+    skip: frozenset[str] = frozenset()
+    experimental: frozenset[str] = frozenset()
+    error: bool = False
+    """Whether a finding ends the build."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The rules that are named, be there such rules or not."""
+        return (self.skip | self.experimental) - {ALL}
+
+    def applies(self, rule: Rule) -> bool:
+        """Whether a rule is to be looked at. The experimental ones are chosen by name, and nothing skips them then."""
+        if rule.experimental:
+            return not self.experimental.isdisjoint({ALL, rule.name})
+        return self.skip.isdisjoint({ALL, rule.name})
+
+
+def read_settings(directive: Directive | None, argument: str | None) -> Settings:
+    """The settings of the build argument, else of the directive; DockerfileError where they are not to be read."""
+    if argument is not None:
+        try:
+            return _parse(argument)
+        except DockerfileError as error:
+            error.hint = f"{error.hint} (in the build argument {ARGUMENT})"
+            raise
+    if directive is None:
+        return Settings()
+    with located(directive.location):
+        return _parse(directive.value)
+
+
+def _parse(text: str) -> Settings:
+    settings = Settings()
+    for part in text.split(";") if text.strip(BLANKS) else []:
+        key, equals, value = (piece.strip(BLANKS) for piece in part.partition("="))
+        if not equals or key not in _OPTIONS:
+            near = closest(key, _OPTIONS)
+            raise DockerfileError(
+                f"invalid check option {quoted(part)}",
+                hint=f"did you mean {near}=?" if near else "there are skip=, experimental= and error=",
+                span=part,
+            )
+        if key == "error":
+            if value not in _SWITCH:
+                raise DockerfileError(f"invalid check option {quoted(part)}", hint="it is true or false", span=part)
+            settings = replace(settings, error=_SWITCH[value])
+        else:
+            names = frozenset(name.strip(BLANKS) for name in value.split(","))
+            settings = replace(settings, skip=names) if key == "skip" else replace(settings, experimental=names)
+    return settings
