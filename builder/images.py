@@ -87,7 +87,7 @@ class Images:
 
             source = self._sources.get(base.image.descriptor.digest)
             if source is None:
-                raise StoreError(f"the store has lost layers of {base.name}", hint="--pull fetches them again")
+                raise StoreError(f"the store has lost layers of {base.name}", hint="build again: they are fetched then")
             source(self._missing(base.image), progress)
             for descriptor, diff_id in zip(base.image.manifest.layers, base.image.config.diff_ids, strict=True):
                 self._store.index_of(diff_id, descriptor)
@@ -106,8 +106,10 @@ class Images:
         full = full_name(name)
         if not self._pull:
             image = find_local(self._store.layout, full, self._platform)
-            if image is not None:
+            if image is not None and not self._missing(image):
                 return Base(full, image)
+            if image is not None:
+                self._report.warn(f"the store has lost layers of {full}: it is looked for in its registry")
         return self._from_registry(Reference.parse(name))
 
     def _from_layout(self, name: str, location: str) -> Base:
@@ -158,10 +160,12 @@ def _for_platform(layout: Layout, descriptor: Descriptor | None, platform: Platf
 
 
 def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
-    """The image of a manifest; None for a descriptor of something else."""
-    if descriptor.media_type not in MANIFESTS:
+    """The image of a manifest; None for a descriptor of something else, or if a document of it was lost."""
+    if descriptor.media_type not in MANIFESTS or not layout.has(descriptor):
         return None
     manifest = Manifest.parse(layout.read(descriptor))
+    if not layout.has(manifest.config):
+        return None
     return Image(descriptor, manifest, ImageConfig.parse(layout.read(manifest.config)))
 
 
