@@ -40,7 +40,7 @@ def write_file(image: Image, names: Sequence[str], store: Layout, path: str) -> 
             write_stream(image, names, store, file)
         os.rename(temporary, path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}", hint="is the disk full?") from error
+        raise OutputError(f"{path} cannot be written: {os.strerror(error.errno or 0).lower()}") from error
     finally:
         with suppress(OSError):
             os.unlink(temporary)

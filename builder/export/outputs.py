@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from builder.errors import UsageError
 from builder.options import OciOutput
 from builder.report import Report
-from layers.errors import ImageError
+from layers.errors import ImageError, PybuildError
 from layers.layout import Layout
 from layers.oci import Image
 from layers.registry.reference import Reference
@@ -48,6 +49,11 @@ def deliver(image: Image, names: Sequence[str], outputs: Sequence[OciOutput], st
 def write_text(path: str, text: str) -> None:
     """Write a small file in one piece: it is complete, or as it was before."""
     temporary = f"{path}.{os.urandom(4).hex()}.part"
-    with open(temporary, "x", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise PybuildError(f"{path} cannot be written: {os.strerror(error.errno or 0).lower()}") from error
