@@ -109,16 +109,21 @@ def _left_out(builder: Builder) -> bool:
 
 
 def make_context(work: str, workload: Workload, scale: float, registry_address: str) -> str:
-    """The context folder of a workload, made once."""
-    folder = f"{work}/contexts/{workload.make.__name__}-{workload.name}-{scale:g}"
-    if not os.path.exists(f"{folder}/Dockerfile"):
+    """The context folder of a workload. Its files are made once; the registry is another one in each run."""
+    folder = f"{work}/contexts/{workload.name}-{scale:g}"
+    template = f"{folder}.Dockerfile"
+    if not os.path.exists(template):
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
         dockerfile = workload.make(folder, scale)
-        for word, image in HOST.items():
-            dockerfile = dockerfile.replace(word, f"{registry_address}/{image}")
-        with open(f"{folder}/Dockerfile", "w", encoding="utf-8") as file:
+        with open(template, "w", encoding="utf-8") as file:
             file.write(dockerfile)
+    with open(template, encoding="utf-8") as file:
+        dockerfile = file.read()
+    for word, image in HOST.items():
+        dockerfile = dockerfile.replace(word, f"{registry_address}/{image}")
+    with open(f"{folder}/Dockerfile", "w", encoding="utf-8") as file:
+        file.write(dockerfile)
     return folder
 
 
