@@ -9,6 +9,12 @@ from layers.oci import Platform
 _PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 PROXY_ARGUMENTS = frozenset(_PROXIES) | frozenset(name.lower() for name in _PROXIES)
 """Set by --build-arg alone; RUN sees them under both spellings, and neither keys nor history do."""
+SYNTAX = "BUILDKIT_SYNTAX"
+"""Stands in for `# syntax=`."""
+CHECK = "BUILDKIT_DOCKERFILE_CHECK"
+"""Stands in for `# check=`."""
+CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK})
+"""They are meant for the builder, and no ARG has to declare them."""
 
 
 def global_arguments(

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from builder.arguments import SYNTAX
+from builder.checks.ruleset import find_all, refuse, unknown_names
+from builder.checks.settings import Settings, read_settings
 from builder.context.named import NamedContexts
 from builder.context.sources import Contexts, read_dockerfile
+from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.parser import parse
 from builder.events import Listener
 from builder.export.image import assemble
@@ -63,9 +67,9 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
             report.warn(store.note)
-        dockerfile = parse(read_dockerfile(options))
-        for note in dockerfile.notes:
-            report.warn(note.message, note.location)
+        source = read_dockerfile(options)
+        refuse_foreign(source, options.build_args.get(SYNTAX, ""))
+        dockerfile = parse(source)
         contexts = Contexts(options, store)
         named = NamedContexts(options.contexts)
         images = Images(store, named, _registries(options), options.platform, report, pull=options.pull)
@@ -82,7 +86,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
                 warn=report.warn,
             ),
         )
-        graph = evaluation.graph()
+        graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
         origins = Origins(store, options.platform, contexts.open)
         plans = plan(graph, origins, store.records, use_cache=options.use_cache)
         contexts.save()
@@ -95,6 +99,20 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         if options.iid_file:
             write_text(options.iid_file, image.manifest.config.digest)
     return Result(image, names)
+
+
+def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, report: Report) -> Graph:
+    """The graph, once it has been said what checks find; that is said too where the evaluation fails."""
+    try:
+        graph = evaluation.graph()
+    finally:
+        findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
+        for finding in findings:
+            report.warn(str(finding), finding.location)
+        for sentence in unknown_names(settings):
+            report.warn(sentence)
+    refuse(findings, settings)
+    return graph
 
 
 def _announce(plans: Iterable[StagePlan], report: Report) -> None:

@@ -7,7 +7,7 @@ the instructions mean.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from builder.arguments import PROXY_ARGUMENTS, global_arguments
+from builder.arguments import CONTROL_ARGUMENTS, PROXY_ARGUMENTS, global_arguments
 from builder.context.named import NamedContexts, full_name
 from builder.dockerfile.instructions import Dockerfile, From, Instruction, StageText
 from builder.dockerfile.parser import parse_trigger
@@ -342,6 +342,7 @@ class Evaluation:
         return Stage(index, start, tuple(steps), state.config)
 
     def _warn_of_unused(self) -> None:
-        unused = sorted(set(self._surroundings.build_args) - self._consumed - PROXY_ARGUMENTS - set(self._globals))
+        known = self._consumed | PROXY_ARGUMENTS | CONTROL_ARGUMENTS | set(self._globals)
+        unused = sorted(set(self._surroundings.build_args) - known)
         if unused:
             self._surroundings.warn(f"no ARG declares these build arguments: {', '.join(unused)}", None)

@@ -1,12 +1,13 @@
 """All checks, and how they are applied."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from builder.checks import bases, instructions, names, variables
 from builder.checks.rule import Finding, Rule, Subject
 from builder.checks.settings import Settings
 from builder.dockerfile.suggest import closest
+from builder.errors import DockerfileError
 from builder.survey import Survey
 
 RULES = (
@@ -79,6 +80,17 @@ def find_all(survey: Survey, settings: Settings, is_ignored: Callable[[str], boo
         for location, detail in rule.find(subject)
     ]
     return tuple(sorted(findings, key=lambda finding: finding.location.first))
+
+
+def refuse(findings: Sequence[Finding], settings: Settings) -> None:
+    """DockerfileError if something was found and `# check=error=true` says that this ends the build."""
+    if findings and settings.error:
+        names = ", ".join(sorted({finding.rule.name for finding in findings}))
+        raise DockerfileError(
+            f"checks have found something, and it counts as an error: {names}",
+            hint="that is what check=error=true says",
+            location=findings[0].location,
+        )
 
 
 def unknown_names(settings: Settings) -> list[str]:

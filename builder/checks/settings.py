@@ -1,7 +1,9 @@
 """`# check=skip=RULE,RULE;error=true`: which rules apply, and whether what they find ends the build."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from builder.arguments import CHECK
 from builder.checks.rule import Rule
 from builder.dockerfile.directives import Directive
 from builder.dockerfile.suggest import closest
@@ -14,8 +16,6 @@ _SWITCH = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fr
     ("0", "f", "F", "FALSE", "false", "False"), False
 )
 """As Go reads a boolean."""
-ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
-"""The build argument that stands in for the directive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,14 @@ class Settings:
         return self.skip.isdisjoint({ALL, rule.name})
 
 
-def read_settings(directive: Directive | None, argument: str | None) -> Settings:
+def read_settings(directive: Directive | None, build_args: Mapping[str, str]) -> Settings:
     """The settings of the build argument, else of the directive; DockerfileError where they are not to be read."""
+    argument = build_args.get(CHECK)
     if argument is not None:
         try:
             return _parse(argument)
         except DockerfileError as error:
-            error.hint = f"{error.hint} (in the build argument {ARGUMENT})"
+            error.hint = f"{error.hint} (in the build argument {CHECK})"
             raise
     if directive is None:
         return Settings()

@@ -95,6 +95,10 @@ class LocalTree:
                 raise _unreadable(path, error) from error
         return digest
 
+    def is_ignored(self, path: str) -> bool:
+        """Whether the ignore file excludes the path with all below it, be it on disk or not."""
+        return self._ignored is not None and self._ignored.verdict(path) == Verdict.EXCLUDED
+
     def excluded(self, path: str) -> bool:
         """Whether the path is on disk and it is the ignore file that hides it."""
         return self._ignored is not None and os.path.lexists(self._on_disk(path)) and self.lookup(path) is None

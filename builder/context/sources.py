@@ -6,7 +6,7 @@ import sys
 from builder.context.ignore import find_ignore_file
 from builder.context.local import LocalTree
 from builder.dockerfile.reader import Source, read
-from builder.errors import DockerfileError
+from builder.errors import ContextError, DockerfileError
 from builder.options import BuildOptions
 from cache.store import Store
 
@@ -39,6 +39,16 @@ class Contexts:
         self._options = options
         self._store = store
         self._opened: list[LocalTree] = []
+        self._looked: LocalTree | None = None
+
+    def is_ignored(self, path: str) -> bool:
+        """Whether the ignore file leaves out a path of the build context, and all below it; False without a context."""
+        if self._looked is None:
+            try:
+                self._looked = self.open()
+            except ContextError:
+                return False
+        return self._looked.is_ignored(path)
 
     def open(self, name: str = "") -> LocalTree:  # noqa: ARG002 - named folders are about to come
         """A fresh look at the build context; ContextError if there is none."""
