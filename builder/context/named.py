@@ -1,17 +1,18 @@
 """What a text on the command line means as a context: a folder, a repository, a URL, an image."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
 
-from builder.context.repository import Repository, parse_repository, without_password
 from builder.errors import UsageError
 from layers.errors import ImageError
 from layers.registry.reference import Reference
 
+if TYPE_CHECKING:
+    from builder.context.repository import Repository
+
 _DOCKER_IMAGE = "docker-image://"
 _OCI_LAYOUT = "oci-layout://"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,6 @@ class Url:
     """Something to be fetched by http or https."""
 
     url: str
-
-    def __str__(self) -> str:
-        return without_password(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class LayoutContext:
     location: str
 
 
-Files = Folder | Repository | Url
+Files = Union[Folder, Url, "Repository"]
 Images = ImageContext | LayoutContext
 ContextSource = Files | Images
 
@@ -56,12 +54,21 @@ def context_source(text: str) -> ContextSource:
         return ImageContext(text.removeprefix(_DOCKER_IMAGE))
     if text.startswith(_OCI_LAYOUT):
         return LayoutContext(text.removeprefix(_OCI_LAYOUT))
+    return _elsewhere(text) if "://" in text or "@" in text else Folder(text)
+
+
+def _elsewhere(text: str) -> Files:
+    """A repository or a URL; else a folder with an unusual name."""
+    # Not at the top: most contexts are folders, and have nothing of these in their names.
+    from builder.context.repository import parse_repository, scheme_of, without_password
+
     repository = parse_repository(text)
     if repository is not None:
         return repository
-    if text.lower().startswith(("http://", "https://")):
+    scheme = scheme_of(text)
+    if scheme in {"http", "https"}:
         return Url(text)
-    if _SCHEME.match(text):
+    if scheme:
         raise UsageError(
             f"the context {without_password(text)} has an unknown scheme",
             hint=f"there are http://, https://, git://, ssh://, {_DOCKER_IMAGE} and {_OCI_LAYOUT}",
@@ -86,7 +93,8 @@ class NamedContexts:
 
     def has_files(self, name: str) -> bool:
         """Whether the name stands for files that are no image."""
-        return isinstance(self.find(name), Files)
+        source = self.find(name)
+        return source is not None and not isinstance(source, Images)
 
 
 def full_name(name: str) -> str:

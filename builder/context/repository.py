@@ -63,6 +63,12 @@ def parse_repository(text: str) -> Repository | None:
     return found
 
 
+def scheme_of(text: str) -> str:
+    """What stands before `://`, in lower case; "" if nothing does."""
+    matched = _SCHEME.match(text)
+    return matched[1].lower() if matched else ""
+
+
 def without_password(url: str) -> str:
     """A URL that can be shown; user and password are left out of it."""
     return re.sub(r"^([A-Za-z0-9+.-]+://)[^/?#]*@", r"\1", url)
@@ -80,8 +86,7 @@ def _from_scp(text: str) -> Repository | None:
 
 
 def _from_url(text: str) -> Repository | None:
-    scheme = _SCHEME.match(text)
-    if scheme is None or scheme[1].lower() not in _ALWAYS_GIT | _WEB:
+    if scheme_of(text) not in _ALWAYS_GIT | _WEB:
         return None
     try:
         parts = urlsplit(text)

@@ -1,0 +1,144 @@
+"""What a build reads from elsewhere: a URL or a repository is asked once in a build, whoever needs it."""
+
+import os
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from threading import Lock
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from builder.errors import ContextError
+from builder.report import Report
+from cache.store import Store
+from layers.registry.downloaded import Downloaded
+from layers.registry.settings import RegistrySettings
+
+# What speaks HTTP or runs git is imported where it is used: most builds read nothing from elsewhere.
+if TYPE_CHECKING:
+    from builder.context.git import Commit, Git
+    from builder.context.repository import Repository
+    from layers.registry.connection import Connection
+
+T = TypeVar("T")
+
+
+class Remotes:
+    """URLs and repositories of one build; any thread may ask. ContextError for what does not come."""
+
+    def __init__(
+        self, store: Store, settings: RegistrySettings, environment: Mapping[str, str], report: Report
+    ) -> None:
+        """`environment` is what git may see a part of."""
+        self._store = store
+        self._settings = settings
+        self._environment = environment
+        self._report = report
+        self._stack = ExitStack()
+        self._connections: _Once[Connection] = _Once()
+        self._gits: _Once[Git] = _Once()
+        self._files: _Once[Downloaded] = _Once()
+        self._commits: _Once[Commit] = _Once()
+        self._checkouts: _Once[str] = _Once()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stack.close()
+
+    def file(self, url: str) -> Downloaded:
+        """The content of a URL as a blob of the store; it is fetched only if it is not what came the last time."""
+        url = url.partition("#")[0]
+        return self._files.get(url, lambda: self._fetch(url))
+
+    def path(self, downloaded: Downloaded) -> str:
+        """The file with the content of a URL, verified; StoreError if it was damaged since it came."""
+        with self._store.layout.open(downloaded.descriptor) as blob:
+            while blob.read(1 << 20):
+                pass
+        return self._store.layout.path(downloaded.descriptor.digest)
+
+    def commit(self, repository: "Repository") -> "Commit":
+        """What the ref of a repository is now."""
+
+        def ask() -> "Commit":
+            if repository.is_pinned:
+                return self._git().commit(repository)
+            with self._report.running(f"[internal] look up {repository}"):
+                return self._git().commit(repository)
+
+        return self._commits.get(repository, ask)
+
+    def checkout(self, repository: "Repository", *, keep_git_dir: bool) -> str:
+        """A temporary folder with the files of a repository's folder."""
+        return self._checkouts.get((repository, keep_git_dir), lambda: self._check_out(repository, keep=keep_git_dir))
+
+    def _fetch(self, url: str) -> Downloaded:
+        from layers.registry.download import download, place_of
+        from layers.registry.errors import BusyError, RegistryError, UnreachableError
+
+        place = place_of(url)
+        known = self._store.downloads.find(url)
+        with self._report.running(f"[internal] fetch {place}") as job:
+            try:
+                found = download(
+                    self._connection(),
+                    url,
+                    self._store.layout,
+                    known=known.validator if known else None,
+                    progress=lambda done, total: self._report.progress(job, place, done, total),
+                )
+            except RegistryError as error:
+                general = isinstance(error, BusyError | UnreachableError)
+                hint = "check the URL, and the network" if general else error.hint
+                raise ContextError(error.message, hint=hint) from error
+        if found is None:
+            assert known is not None
+            return known
+        self._store.downloads.add(url, found)
+        return found
+
+    def _check_out(self, repository: "Repository", *, keep: bool) -> str:
+        from builder.context.local import LocalTree
+        from layers.entry import Kind
+
+        commit = self.commit(repository)
+        folder = self._store.temporary("git")
+        with self._report.running(f"[internal] check out {repository}"):
+            self._git().checkout(repository, commit, folder, keep_git_dir=keep)
+        tree = LocalTree(folder, self._store.files)
+        subdir = tree.resolve(repository.subdir)
+        entry = tree.lookup(subdir)
+        if entry is None or entry.kind is not Kind.DIRECTORY:
+            raise ContextError(f"{repository}: commit {commit.hash} has no folder {repository.subdir!r}")
+        return os.path.join(folder, subdir) if subdir else folder
+
+    def _connection(self) -> "Connection":
+        from layers.registry.connection import Connection
+
+        def connect() -> Connection:
+            connection = Connection(self._settings)
+            self._stack.callback(connection.close)
+            return connection
+
+        return self._connections.get((), connect)
+
+    def _git(self) -> "Git":
+        from builder.context.git import Git
+
+        return self._gits.get((), lambda: Git(self._environment, ca_file=self._settings.ca_file or ""))
+
+
+class _Once(Generic[T]):
+    """Results by key, each worked out once; threads that ask meanwhile wait. After an error it is tried again."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._locks: dict[Hashable, Lock] = {}
+        self._results: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable, work: Callable[[], T]) -> T:
+        """The result of a key."""
+        with self._lock:
+            lock = self._locks.setdefault(key, Lock())
+        with lock:
+            if key not in self._results:
+                self._results[key] = work()
+            return self._results[key]
