@@ -24,6 +24,9 @@ from layers.entry import Change
 from layers.layer import Layer, write_layer
 from layers.view import View
 
+_NEXT_TO_NOTHING = 1 << 20
+"""Bytes; with less than that left on the disk of the store, a full disk is what a command fails for."""
+
 
 class Executor:
     """Executes the actions of one build. Any thread may call it, several at the same time."""
@@ -85,6 +88,8 @@ class Executor:
         how = f"signal {finished.signal}" if finished.signal else f"exit status {finished.status}"
         error = CommandError(f"the command ended with {how}: {shown(run.argv)}", status=finished.status, output=output)
         error.hint = self._backend.caveat if self._backend else ""
+        if _is_full(self._store.root):
+            error.hint = "the disk of the store is full: free some space, or use another place with --root"
         return error
 
     def _write(self, changes: Iterator[Change]) -> Layer:
@@ -100,3 +105,8 @@ class Executor:
                 self._report.warn(f"--chown={action.chown}: the image has no {name!r}; the files belong to id 0")
             owner = (found.uid, found.gid)
         return Attributes(owner, action.mode, self._now_ns())
+
+
+def _is_full(folder: str) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < _NEXT_TO_NOTHING

@@ -36,6 +36,8 @@ class ImageStart:
     base: Base
     title: str
     """As the progress shows it."""
+    location: Location
+    """Of the FROM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,7 @@ class Evaluation:
                 if self._surroundings.builds:
                     raise
                 return UnknownStart(error)
-        return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}")
+        return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}", text.location)
 
     def _refuse_files(self, name: str) -> None:
         if self._surroundings.contexts.has_files(name):

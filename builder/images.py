@@ -66,23 +66,25 @@ class Images:
             base = self._found[name] = self._find(name)
         return base
 
-    def fetch(self, base: Base, title: str) -> None:
+    def fetch(self, base: Base, title: str, check: Callable[[], None]) -> None:
         """Bring the layers that the store lacks; builds that want the same ones wait for each other.
 
-        Each layer is checked against its diff_id, and what is in it remembered.
+        Each layer is checked against its diff_id, and what is in it remembered. `check` is called all the while, and
+        raises if nobody wants the image any more.
         """
         if self._missing(base.image):
-            self.require(base, title)
+            self.require(base, title, check)
         else:
             self._report.cached(title)
 
-    def require(self, base: Base, title: str) -> None:
+    def require(self, base: Base, title: str, check: Callable[[], None] = lambda: None) -> None:
         """The same, and nothing is shown where nothing is to be done."""
         if not self._missing(base.image):
             return
-        with self._store.lock(base.image.descriptor.digest), self._report.running(title) as job:
+        with self._store.lock(base.image.descriptor.digest, waiting=check), self._report.running(title) as job:
 
             def progress(descriptor: Descriptor, done: int) -> None:
+                check()
                 self._report.progress(job, descriptor.digest, done, descriptor.size)
 
             source = self._sources.get(base.image.descriptor.digest)

@@ -80,7 +80,8 @@ class Solver:
         if plan.complete and snapshot is not None:
             return snapshot
         if isinstance(stage.start, ImageStart):
-            self._images.fetch(stage.start.base, stage.start.title)
+            with located(stage.start.location):
+                self._images.fetch(stage.start.base, stage.start.title, self._executor.check_cancelled)
         for title in plan.hits():
             self._report.cached(title)
         if snapshot is None:
@@ -107,7 +108,8 @@ class Solver:
         self._executor.check_cancelled()
         with self._report.running(step.title) as job:
             if isinstance(action, Copy) and isinstance(action.origin, FromImage):
-                self._images.fetch(action.origin.base, f"FROM {action.origin.base.name}")
+                base = action.origin.base
+                self._images.fetch(base, f"FROM {base.name}", self._executor.check_cancelled)
             for origins in (self._origins, self._origins.renewed()):
                 selection = origins.select(action, finished)
                 record = self._make(action, snapshot, selection, job)
@@ -122,7 +124,7 @@ class Solver:
         """The record of a step, from the cache or by doing it; None if the context changed meanwhile."""
         lookup = look_up(action, snapshot, selection.material)
         # Another build may be at the same step: it is waited for, and what it made is shared.
-        with self._store.lock(lookup.key):
+        with self._store.lock(lookup.key, waiting=self._executor.check_cancelled):
             record = self._store.records.find(lookup.key) if self._use_cache else None
             if record is not None:
                 self._report.found_cached(job)

@@ -13,7 +13,7 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from cache.db import Database
@@ -33,6 +33,9 @@ from layers.view import View
 _FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
 _LONG_UNWRITTEN = 3600.0
 """Seconds after which a file in tmp/ that nobody holds is left over. Earlier, its writer may be about to lock it."""
+
+_LOOK_AGAIN = 0.02
+"""Seconds between two looks at a lock that one may give up to wait for: flock(2) itself can only wait for ever."""
 
 
 class Store:
@@ -63,17 +66,21 @@ class Store:
         self.database.close()
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Only one holder of this name at a time, of all threads and builds; others wait.
 
         The kernel frees the lock of a process that dies. A lock that is taken while it is held by the same thread
-        waits for ever.
+        waits for ever. `waiting` is called now and then while another holds the lock, and gives up by raising.
         """
         path = self._path("locks", name.replace("/", "_"))
         with _explained(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            while waiting and not _try_lock(fd):
+                waiting()
+                time.sleep(_LOOK_AGAIN)
+            if not waiting:
+                fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             _unlock(fd)
@@ -178,6 +185,14 @@ def _remove_if_abandoned(path: str) -> None:
         pass  # its builder is alive
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unlock(fd: int) -> None:
