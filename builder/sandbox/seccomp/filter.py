@@ -1,0 +1,63 @@
+"""Compiles the profile to the program that the kernel runs at the system calls of a step."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from builder.sandbox.seccomp import bpf
+from builder.sandbox.seccomp.abi import ABIS, Abi
+from builder.sandbox.seccomp.bpf import Label, Program
+from builder.sandbox.seccomp.profile import ALLOW, KILL, REFUSE, UNKNOWN, Among, Verdict, verdict
+
+_WORDS = 1 << 32
+
+
+def default_filter(machine: str) -> bytes:
+    """The filter for all ABIs of a machine, named as uname(2) does; empty if we have no numbers for it.
+
+    A function of nothing else: compile it once.
+    """
+    program = Program()
+    otherwise = program.returns(KILL)  # numbers of another ABI would mean other calls
+    for abi in reversed(ABIS.get(machine, ())):
+        otherwise = program.if_equal(abi.architecture, _by_number(program, abi), otherwise)
+    program.load(bpf.ARCHITECTURE, otherwise)
+    return program.assembled() if machine in ABIS else b""
+
+
+def _by_number(program: Program, abi: Abi) -> Label:
+    verdicts = {number: verdict(call) for number, call in abi.calls().items()}
+    return program.load(bpf.NUMBER, _tree(program, verdicts, UNKNOWN))
+
+
+def _by_argument(program: Program, condition: Among) -> Label:
+    tree = _tree(program, dict.fromkeys(condition.values, ALLOW), REFUSE)
+    return program.load(bpf.argument(condition.argument), program.mask(condition.mask, tree))
+
+
+def _tree(program: Program, verdicts: Mapping[int, Verdict], default: Verdict) -> Label:
+    """Decide by the word that is loaded."""
+    return bpf.decide(program, [(first, _writer(program, each)) for first, each in _ranges(verdicts, default)])
+
+
+def _writer(program: Program, decision: Verdict) -> Callable[[], Label]:
+    if isinstance(decision, Among):
+        return partial(_by_argument, program, decision)
+    return partial(program.returns, decision)
+
+
+def _ranges(verdicts: Mapping[int, Verdict], default: Verdict) -> list[tuple[int, Verdict]]:
+    """All words from 0 on as ranges of one verdict: the first word of each, and the verdict."""
+    ranges: list[tuple[int, Verdict]] = []
+    following = 0
+
+    def add(first: int, decision: Verdict) -> None:
+        if first < _WORDS and (not ranges or ranges[-1][1] != decision):
+            ranges.append((first, decision))
+
+    for word in sorted(verdicts):
+        if word > following:
+            add(following, default)
+        add(word, verdicts[word])
+        following = word + 1
+    add(following, default)
+    return ranges
