@@ -45,7 +45,7 @@ class Trees:
 
     def path(self, diff_id: Digest) -> str:
         """Where the tree of a layer is, or would be."""
-        return os.path.join(self._root, _mapping(), diff_id.hex)
+        return os.path.join(self._root, mapping(), diff_id.hex)
 
     def has(self, diff_id: Digest) -> bool:
         """Whether the tree is there, whole."""
@@ -88,7 +88,7 @@ class Trees:
 
     def settle(self) -> None:
         """Flush new trees to disk, so that they outlive a power cut. Takes what the disk needs; may be skipped."""
-        folder = os.path.join(self._root, _mapping())
+        folder = os.path.join(self._root, mapping())
         if not os.path.isdir(folder):
             return
         notes = [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(_FRESH)]
@@ -196,7 +196,7 @@ class _Hashed(io.RawIOBase):
         return Digest("sha256:" + self._state.hexdigest())
 
 
-def _mapping() -> str:
+def mapping() -> str:
     """A short name of how ids are mapped for this process (user_namespaces(7), "uid_map")."""
     text = ""
     for kind in ("uid", "gid"):

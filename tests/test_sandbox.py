@@ -419,13 +419,22 @@ def test_the_interpreter_of_the_host_cannot_be_run(inside: Inside, argv: tuple[s
 
 
 @EVERYONE
-def test_a_missing_working_directory_is_named(inside: Inside, user: str) -> None:
+def test_a_missing_working_directory_is_made_as_buildkit_does(inside: Inside, user: str) -> None:
+    output = inside(user, lambda box: box.sh("pwd; stat -c '%a %u %n' . ..", cwd="/new/deep"))
+
+    assert output.splitlines() == ["/new/deep", "755 0 .", "755 0 .."]
+
+
+@EVERYONE
+def test_a_working_directory_that_is_a_file_is_named(inside: Inside, user: str) -> None:
     def body(box: Box) -> str:
         with pytest.raises(SandboxError) as caught:
-            box.run("true", cwd="/nope")
+            box.run("true", cwd="/bin/busybox/x")
         return caught.value.message
 
-    assert inside(user, body) == "cannot enter the working directory /nope: ENOENT, no such file or directory"
+    message = inside(user, body)
+
+    assert message == "cannot enter the working directory /bin/busybox/x: ENOTDIR, not a directory"
 
 
 @EVERYONE

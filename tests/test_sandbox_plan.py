@@ -7,9 +7,10 @@ import pytest
 from builder.errors import SandboxError
 from builder.sandbox.backend import choose
 from builder.sandbox.idmap import Range, own_ids, subordinate_ranges
+from builder.sandbox.mount_points import NEW
 from builder.sandbox.mounts import Bind, Devices, Masks, Overlay, Proc, Sys
 from builder.sandbox.names import hosts, resolver
-from builder.sandbox.plan import NEW, Plan, RootSpec, mount_plan
+from builder.sandbox.plan import Plan, RootSpec, mount_plan
 from builder.sandbox.process import DOCKER_CAPABILITIES
 from builder.sandbox.refusal import remedy, setup_refused
 from layers.entry import Entry, Kind

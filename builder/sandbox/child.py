@@ -40,6 +40,7 @@ class Request:
     """What the main process asks of a child."""
 
     root: Overlay
+    before: tuple[Mount, ...]
     mounts: tuple[Mount, ...]
     process: Process
     window: tuple[int, int] = (0, 0)
@@ -100,7 +101,7 @@ def _actions(request: Request) -> Iterator[Action]:
     yield "make the mounts private", partial(syscalls.mount, None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     os.umask(0o022)
     yield "open the host's root", _open_host
-    mounts: tuple[Mount, ...] = (request.root, _Chroot(request.root.target), *request.mounts)
+    mounts: tuple[Mount, ...] = (*request.before, request.root, _Chroot(request.root.target), *request.mounts)
     for mount in mounts:
         yield mount.describe(), partial(mount.apply, _HOST)
     yield "make the new root the only one", partial(_pivot, request.root.target)
@@ -111,7 +112,7 @@ def _actions(request: Request) -> Iterator[Action]:
         yield "open a terminal", partial(_open_terminal, request.window)
     yield "hand over the standard streams", partial(_own_streams, process)
     yield "make a session keyring", _new_keyring
-    yield f"enter the working directory {process.cwd}", partial(os.chdir, process.cwd)
+    yield f"enter the working directory {process.cwd}", partial(_enter_directory, process)
     # The place of the seccomp filter: it needs CAP_SYS_ADMIN, or no_new_privs, which would break sudo and su.
     yield "drop capabilities", partial(_limit_capabilities, process.capabilities)
     yield f"become group {process.gid} of {list(process.groups)}", partial(_set_groups, process)
@@ -150,6 +151,17 @@ def _pivot(target: str) -> None:
     syscalls.pivot_root(".", ".")  # stacks the old root on the new: no folder for it is needed
     syscalls.umount(".", syscalls.MNT_DETACH)
     os.chdir("/")
+
+
+def _enter_directory(process: Process) -> None:
+    """Enter the working directory; what is missing on the way is made, and belongs to the user, as in BuildKit."""
+    os.chdir("/")
+    for name in process.cwd.split("/"):
+        if name:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755)
+                os.chown(name, process.uid, process.gid)
+            os.chdir(name)
 
 
 def _loopback_up() -> None:

@@ -8,10 +8,13 @@ the image itself. What they need of the host they reach through `host`, a descri
 import contextlib
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from builder.sandbox.syscalls import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
@@ -30,6 +33,7 @@ OVERLAY_LIMIT = 500
 """Lower folders that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/super.c)."""
 
 _DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_INERT = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
 class Mount(Protocol):
@@ -61,7 +65,7 @@ class Overlay:
 
     def apply(self, host: int) -> None:
         if not self.upper and len(self.lowers) == 1:  # which overlay refuses
-            _bind(host, self.lowers[0], self.target, recursive=False, read_only=True)
+            _bind(host, self.lowers[0], self.target, attributes=MOUNT_ATTR_RDONLY)
             return
         with contextlib.ExitStack() as opened:
             # The options have to fit into one page. Descriptors are the shortest names that a folder can have, and
@@ -84,12 +88,15 @@ class Bind:
     """An absolute path of the host without symlinks."""
     target: str
     read_only: bool = False
+    inert: bool = False
+    """Nothing in it can be run, gain rights or be a device."""
 
     def describe(self) -> str:
         return f"bind {self.source} to {self.target}" + (" (read-only)" if self.read_only else "")
 
     def apply(self, host: int) -> None:
-        _bind(host, self.source, self.target, recursive=False, read_only=self.read_only)
+        attributes = (MOUNT_ATTR_RDONLY if self.read_only else 0) | (_INERT if self.inert else 0)
+        _bind(host, self.source, self.target, attributes=attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +105,74 @@ class Tmpfs:
 
     target: str
     mode: int = 0o1777
-    size: int = 64 << 20
-    """Most bytes that it holds."""
+    size: int | None = 64 << 20
+    """Most bytes that it holds; None is half of the machine's memory."""
+    flags: int = _DATA_ONLY
+    """MS_* flags."""
 
     def describe(self) -> str:
         return f"mount a tmpfs on {self.target}"
 
     def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
-        mount("tmpfs", self.target, "tmpfs", _DATA_ONLY, f"mode={self.mode:o},size={self.size}")
+        size = "" if self.size is None else f",size={self.size}"
+        mount("tmpfs", self.target, "tmpfs", self.flags, f"mode={self.mode:o}{size}")
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """An empty file or folder to mount on, unless there is something already; folders above are made too."""
+
+    path: str
+    is_folder: bool
+
+    def describe(self) -> str:
+        return f"make the mount point {self.path}"
+
+    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+        if os.path.exists(self.path):
+            return
+        if self.is_folder:
+            os.makedirs(self.path)
+        else:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """A file that is on no disk."""
+
+    path: str
+    """Relative; its folders are made."""
+    data: bytes = field(repr=False)
+    mode: int
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Files in memory that is never written to swap (kernel: filesystems/ramfs-rootfs-initramfs.rst).
+
+    They are seen by the mount namespace of one step and are gone with it, however it ends.
+    """
+
+    target: str
+    """An empty folder of the host."""
+    files: tuple[MemoryFile, ...]
+
+    def describe(self) -> str:
+        return f"prepare files in memory on {self.target}"
+
+    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+        mount("ramfs", self.target, "ramfs", MS_NOSUID | MS_NODEV, "mode=755")
+        for file in self.files:
+            path = f"{self.target}/{file.path}"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "xb") as stream:
+                stream.write(file.data)
+            os.chown(path, file.uid, file.gid)
+            os.chmod(path, file.mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +189,7 @@ class Masks:
     def apply(self, host: int) -> None:
         for path in self.files:
             with contextlib.suppress(FileNotFoundError):
-                _bind(host, "/dev/null", path, recursive=False, read_only=True)
+                _bind(host, "/dev/null", path, attributes=MOUNT_ATTR_RDONLY)
         for path in self.folders:
             with contextlib.suppress(FileNotFoundError):
                 mount("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY)
@@ -149,26 +216,28 @@ class Proc:
         try:
             mount("proc", self.target, "proc", _DATA_ONLY)
         except PermissionError:
-            _bind(host, "/proc", self.target, recursive=True, read_only=False)
+            _bind(host, "/proc", self.target, recursive=True)
         else:
             self.masks.apply(host)
 
 
 @dataclass(frozen=True, slots=True)
 class Sys:
-    """/sys, read-only: a new one where we own the network namespace, else what the host has there."""
+    """/sys: a new one where we own the network namespace, else what the host has there."""
 
     target: str
     masks: Masks
+    read_only: bool = True
 
     def describe(self) -> str:
         return f"mount sysfs on {self.target}"
 
     def apply(self, host: int) -> None:
         try:
-            mount("sysfs", self.target, "sysfs", MS_RDONLY | _DATA_ONLY)
+            mount("sysfs", self.target, "sysfs", _DATA_ONLY | (MS_RDONLY if self.read_only else 0))
         except PermissionError:
-            _bind(host, "/sys", self.target, recursive=True, read_only=True)
+            attributes = MOUNT_ATTR_RDONLY if self.read_only else 0
+            _bind(host, "/sys", self.target, recursive=True, attributes=attributes)
         self.masks.apply(host)
 
 
@@ -188,7 +257,7 @@ class Devices:
         for name in ("null", "zero", "full", "random", "urandom", "tty"):
             path = f"{self.target}/{name}"
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            _bind(host, f"/dev/{name}", path, recursive=False, read_only=False)
+            _bind(host, f"/dev/{name}", path)
         os.symlink("/proc/self/fd", f"{self.target}/fd")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.symlink(f"/proc/self/fd/{number}", f"{self.target}/{name}")
@@ -209,11 +278,11 @@ class Devices:
             mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
 
 
-def _bind(host: int, source: str, target: str, *, recursive: bool, read_only: bool) -> None:
+def _bind(host: int, source: str, target: str, *, recursive: bool = False, attributes: int = 0) -> None:
     tree = open_tree(source.lstrip("/") or ".", folder=host, recursive=recursive)
     try:
-        if read_only:
-            set_mount_attributes(tree, MOUNT_ATTR_RDONLY)
+        if attributes:
+            set_mount_attributes(tree, attributes)
         move_mount(tree, target)
     finally:
         os.close(tree)

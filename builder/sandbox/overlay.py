@@ -1,6 +1,7 @@
 """The back-end for every place that grants namespaces: steps run on an overlay over the unpacked layers."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,9 @@ from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
 from builder.sandbox.child import Request
 from builder.sandbox.client import Server, SetupError, Step, follow
-from builder.sandbox.plan import NEW, Plan, RootSpec, mount_plan
+from builder.sandbox.mount_points import NEW
+from builder.sandbox.mounts import Overlay
+from builder.sandbox.plan import Plan, RootSpec, mount_plan
 from builder.sandbox.process import Finished, Process
 from builder.sandbox.refusal import setup_refused
 from builder.sandbox.syscalls import supported
@@ -47,34 +50,34 @@ class OverlayBackend:
         cancelled: int | None = None,
     ) -> Finished:
         """See `Backend.run`."""
-        request = self._prepare(process, root)
+        plan = self._prepare(process, root)
         started = time.monotonic()
         reader, writer = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            step = self._launch(request, null, writer, writer)
+            step = self._launch(Request(plan.root, plan.before, plan.mounts, process), null, writer, writer)
         finally:
             os.close(null)
             os.close(writer)
         with open(reader, "rb", buffering=0), step:
             if not follow(step, reader, on_output, cancelled):
                 raise CancelledError("the step was cancelled")
-        return self._finished(step, request, started)
+        return self._finished(step, plan, started)
 
     def attach(self, process: Process, root: RootSpec) -> Finished:
         """See `Backend.attach`."""
         from builder.sandbox import terminal  # a build has no use for it
 
         window = terminal.window(0) if process.terminal else (0, 0)
-        request = self._prepare(process, root, window)
+        plan = self._prepare(process, root)
         started = time.monotonic()
-        with self._launch(request, 0, 1, 2) as step:
+        with self._launch(Request(plan.root, plan.before, plan.mounts, process, window), 0, 1, 2) as step:
             if process.terminal:
                 terminal.relay(step, 0, 1)
             else:
                 while step.receive():
                     pass
-        return self._finished(step, request, started)
+        return self._finished(step, plan, started)
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -82,7 +85,7 @@ class OverlayBackend:
             self._server.close()
             self._server = None
 
-    def _prepare(self, process: Process, root: RootSpec, window: tuple[int, int] = (0, 0)) -> Request:
+    def _prepare(self, process: Process, root: RootSpec) -> Plan:
         plan = mount_plan(root)
         try:
             _lay_out(plan, os.path.realpath(root.scratch), process.hostname)
@@ -90,20 +93,23 @@ class OverlayBackend:
             raise setup_refused(
                 f"prepare a step in {root.scratch}", error.errno or 0, "", single_id=self.caveat
             ) from error
-        return Request(plan.root, plan.mounts, process, window)
+        return plan
 
     def _launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> Step:
         if not self._server:
             raise SandboxError("the sandbox has not been entered")
         return self._server.launch(request, stdin, stdout, stderr)
 
-    def _finished(self, step: Step, request: Request, started: float) -> Finished:
-        _remove_work(request.root.work)
+    def _finished(self, step: Step, plan: Plan, started: float) -> Finished:
+        for overlay in (plan.root, *plan.before):
+            if isinstance(overlay, Overlay) and overlay.work:
+                _remove_work(overlay.work)
         try:
             status, signal = step.outcome()
         except SetupError as failure:
             raise setup_refused(failure.doing, failure.errno, failure.fault, single_id=self.caveat) from failure
-        return Finished(status, signal, time.monotonic() - started, request.root.upper)
+        _remove_stubs(plan)
+        return Finished(status, signal, time.monotonic() - started, plan.root.upper)
 
 
 def _lay_out(plan: Plan, scratch: str, hostname: str) -> None:
@@ -116,6 +122,39 @@ def _lay_out(plan: Plan, scratch: str, hostname: str) -> None:
             file.write(data)
     _make(f"{scratch}/stub", plan.stub)
     _make(f"{scratch}/upper", plan.upper)
+    for folder, entries in plan.folders:
+        os.mkdir(folder)
+        _make(folder, entries)
+
+
+def _remove_stubs(plan: Plan) -> None:
+    """Remove mount points that the step brought into its changes without leaving anything there.
+
+    BuildKit does the same (executor/stubs.go): what is empty is taken for a mount point. The folder above keeps its
+    time, as if nothing had ever stood in it.
+    """
+    for entry in reversed(plan.stub):
+        path = f"{plan.root.upper}/{entry.path}"
+        if entry.mtime_ns == NEW and _is_empty(path):
+            above = os.path.dirname(path)
+            times = os.stat(above)
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+            os.utime(above, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _is_empty(path: str) -> bool:
+    """Whether an empty file or folder stands there, reached by no symlink of the step's making."""
+    try:
+        if os.path.realpath(path) != path:
+            return False
+        status = os.lstat(path)
+        return (
+            not os.listdir(path)
+            if stat.S_ISDIR(status.st_mode)
+            else stat.S_ISREG(status.st_mode) and not status.st_size
+        )
+    except OSError:
+        return False
 
 
 def _make(folder: str, entries: tuple[Entry, ...]) -> None:

@@ -7,6 +7,9 @@ DOCKER_CAPABILITIES = 0xA80425FB
 """What Docker grants by default: chown, dac_override, fsetid, fowner, mknod, net_raw, setgid, setuid, setfcap, setpcap,
 net_bind_service, sys_chroot, kill and audit_write, each as the bit 1 << CAP_x of linux/capability.h."""
 
+ALL_CAPABILITIES = (1 << 64) - 1
+"""Everything that this process holds itself."""
+
 HOSTNAME = "buildkitsandbox"
 """The name that BuildKit gives its steps; fixed, so that it cannot make two builds differ."""
 
