@@ -10,7 +10,8 @@ from builder.arguments import SYNTAX
 from builder.checks.ruleset import find_all, refuse, unknown_names
 from builder.checks.settings import Settings, read_settings
 from builder.context.named import NamedContexts
-from builder.context.sources import Contexts, read_dockerfile
+from builder.context.remote import Remotes
+from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.parser import parse
 from builder.events import Listener
@@ -67,12 +68,14 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
             report.warn(store.note)
-        source = read_dockerfile(options)
+        named = NamedContexts(options.contexts)
+        remotes = Remotes(store, registries(options), options.environment, report)
+        stack.callback(remotes.close)
+        contexts = Contexts(options, named, store, remotes)
+        source = contexts.dockerfile()
         refuse_foreign(source, options.build_args.get(SYNTAX, ""))
         dockerfile = parse(source)
-        contexts = Contexts(options, store)
-        named = NamedContexts(options.contexts)
-        images = Images(store, named, _registries(options), options.platform, report, pull=options.pull)
+        images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
         stack.callback(images.close)
         evaluation = Evaluation(
             dockerfile,
@@ -173,7 +176,8 @@ def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, store:
     return assemble(graph.target, snapshot, store.layout, now=clocks.created())
 
 
-def _registries(options: BuildOptions) -> RegistrySettings:
+def registries(options: BuildOptions) -> RegistrySettings:
+    """How the options say that registries are to be spoken to."""
     return RegistrySettings(
         insecure=options.insecure_registries,
         mirrors=options.registry_mirrors,

@@ -148,6 +148,7 @@ class Evaluation:
             stages={index: self._surveyed(index) for index in sorted(self._readings)},
             target=self._target,
             platform=self._surroundings.platform,
+            build_args=self._surroundings.build_args,
             global_args=self._globals,
             default_args=self._global_arguments({}),
         )

@@ -32,6 +32,7 @@ class Survey:
     """By place in the Dockerfile, in its order."""
     target: int
     platform: Platform
+    build_args: Mapping[str, str]
     global_args: Mapping[str, str]
     """What FROM lines see."""
     default_args: Mapping[str, str]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from builder.checks.rule import Findings, Subject, at
+from builder.checks.rule import Findings, Subject, at, at_variable
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError
@@ -25,7 +25,7 @@ def undefined_arg_in_from(subject: Subject) -> Findings:
         for name in sorted(names - declared):
             near = closest(name, declared)
             hint = f" (did you mean {near}?)" if near else ""
-            yield at(stage.from_, name), f"FROM uses the argument '{name}', which is not declared{hint}"
+            yield at_variable(stage.from_, name), f"FROM uses the argument '{name}', which is not declared{hint}"
 
 
 def invalid_default_arg_in_from(subject: Subject) -> Findings:

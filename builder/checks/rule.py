@@ -53,6 +53,12 @@ def at(instruction: Instruction, words: str = "") -> Location:
     return replace(instruction.location, span=words) if words else instruction.location
 
 
+def at_variable(instruction: Instruction, name: str) -> Location:
+    """Where an instruction stands, with its first use of a variable marked."""
+    forms = (f"${name}", f"${{{name}")
+    return at(instruction, next((form for form in forms if form in instruction.original), name))
+
+
 def _hyphenated(name: str) -> str:
     """`JSONArgsRecommended` as `json-args-recommended`."""
     letters = []

@@ -1,6 +1,6 @@
 """Checks of variables: that there is what is used, and that no secret is kept in one."""
 
-from builder.checks.rule import Findings, Subject, at
+from builder.checks.rule import Findings, Subject, at, at_variable
 from builder.dockerfile.instructions import Arg, Env
 
 _SECRET = frozenset(
@@ -18,7 +18,7 @@ def undefined_var(subject: Subject) -> Findings:
         for reading in stage.readings:
             for name, near in reading.undefined.items():
                 hint = f" (did you mean ${near}?)" if near else ""
-                yield at(reading.instruction, name), f"the variable '${name}' is not defined{hint}"
+                yield at_variable(reading.instruction, name), f"the variable '${name}' is not defined{hint}"
 
 
 def _is_environment_known(subject: Subject, parent: int | None) -> bool:

@@ -19,11 +19,28 @@ def main(arguments: Sequence[str], world: World) -> int:
     options = _options(given, world)
     to_stdout = any(output.destination == "-" for output in options.outputs)
     mode: Mode = "quiet" if given.quiet else given.progress
+    if given.call or given.check:
+        status = _answer("check" if given.check else given.call, options, mode, world)
+        if status is not None:
+            return status
     with open_listener(mode, world.err, world.monotonic) as listener:
         result = build(options, listener, Clocks(world.monotonic, world.now_ns))
     if given.quiet and not to_stdout:
         world.out.write(f"{result.image_id}\n")
     return 0
+
+
+def _answer(text: str, options: BuildOptions, mode: Mode, world: World) -> int | None:
+    """Answer a question about the Dockerfile; None if it is a build after all that is called for."""
+    from builder.call import answer, parse_call  # few want to know, most want to build
+
+    call = parse_call(text)
+    if call.method == "build":
+        return None
+    with open_listener(mode, world.err, world.monotonic) as listener:
+        given = answer(call, options, listener, Clocks(world.monotonic, world.now_ns))
+    world.out.write(given.text)
+    return given.status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
     parser.add_argument("--pull", action="store_true", help="look base images up in their registry again")
+    parser.add_argument(
+        "--call", default="", metavar="METHOD", help="build, or tell instead: check, outline, targets[,format=json]"
+    )
+    parser.add_argument("--check", action="store_true", help="tell what is doubtful in the Dockerfile: --call=check")
     parser.add_argument("--iidfile", default="", metavar="FILE", help="write the image id to a file")
     parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
@@ -73,6 +94,7 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
         registry_mirrors=registry_mirrors(given.registry_mirror),
         docker_config=world.docker_config(),
         ca_file=world.ca_file(),
+        environment=world.environment,
     )
 
 

@@ -1,0 +1,143 @@
+"""`--call`: answers about a Dockerfile that need no build: what checks find, what can be set, what can be built."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+
+from builder.arguments import SYNTAX
+from builder.build import Clocks, registries
+from builder.call_check import Checked, check_answer
+from builder.call_outline import outline_answer
+from builder.call_targets import targets_answer
+from builder.checks.ruleset import find_all, refuse
+from builder.checks.settings import read_settings
+from builder.context.named import NamedContexts
+from builder.context.remote import Remotes
+from builder.context.sources import Contexts, read_dockerfile
+from builder.dockerfile.frontend import refuse_foreign
+from builder.dockerfile.instructions import Dockerfile
+from builder.dockerfile.parser import parse
+from builder.dockerfile.reader import Source
+from builder.dockerfile.suggest import closest
+from builder.errors import DockerfileError, UsageError
+from builder.events import Listener
+from builder.graph import Evaluation, Surroundings
+from builder.images import Images
+from builder.options import BuildOptions
+from builder.report import Report
+from cache.store import Store
+from layers.errors import PybuildError
+
+BUILD = "build"
+_METHODS = {"build": "build", "check": "check", "lint": "check", "outline": "outline", "targets": "targets"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is asked of a Dockerfile."""
+
+    method: str
+    """build, check, outline or targets."""
+    json: bool = False
+    ignore_status: bool = False
+    """End with 0 whatever checks find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the person gets."""
+
+    text: str
+    status: int = 0
+
+
+def parse_call(text: str) -> Call:
+    """`METHOD[,format=json|text][,ignorestatus=true]`, as buildx has it; UsageError for anything else."""
+    name, *options = text.split(",")
+    method = _METHODS.get(name)
+    if method is None:
+        near = closest(name, _METHODS)
+        raise UsageError(
+            f"--call={text}: there is no method {name!r}",
+            hint=f"did you mean {near}?" if near else "there are build, check, outline and targets",
+        )
+    call = Call(method)
+    for option in options:
+        if option in {"format=json", "format=text"}:
+            call = replace(call, json=option.endswith("json"))
+        elif option in {"ignorestatus", "ignorestatus=true", "ignorestatus=false"}:
+            call = replace(call, ignore_status=not option.endswith("false"))
+        else:
+            raise UsageError(f"--call={text}: {option!r} is unknown", hint="there are format=json and ignorestatus")
+    return call
+
+
+def answer(call: Call, options: BuildOptions, listener: Listener, clocks: Clocks) -> Answer:
+    """Answer a call other than build. Nothing is built, and no layer of any image is fetched."""
+    source = read_dockerfile(options)
+    refuse_foreign(source, options.build_args.get(SYNTAX, ""))
+    if call.method == "targets":
+        return Answer(targets_answer(parse(source), json=call.json))
+    if call.method == "outline":
+        with _evaluation(parse(source), options, listener, clocks) as (evaluation, _):
+            error = evaluation.look_through(everything=False)
+            if error:
+                raise error
+            return Answer(outline_answer(evaluation.survey(), json=call.json))
+    checked = _check(source, options, listener, clocks)
+    status = 0 if call.ignore_status or not (checked.findings or checked.error) else 1
+    return Answer(check_answer(checked, json=call.json), status)
+
+
+def _check(source: Source, options: BuildOptions, listener: Listener, clocks: Clocks) -> Checked:
+    """Check the target with what it needs, or without a target all stages, and as far as errors let one see."""
+    dockerfile, syntax_error = _parse_what_can_be(source)
+    if dockerfile is None:
+        return Checked(source, (), syntax_error)
+    settings = read_settings(source.directives.check, options.build_args)
+    with _evaluation(dockerfile, options, listener, clocks) as (evaluation, contexts):
+        error = evaluation.look_through(everything=not options.target)
+        findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
+        contexts.save()
+    try:
+        refuse(findings, settings)
+    except DockerfileError as refusal:
+        error = error or refusal
+    return Checked(source, findings, syntax_error or error)
+
+
+def _parse_what_can_be(source: Source) -> tuple[Dockerfile | None, PybuildError | None]:
+    """The Dockerfile up to the first statement that is wrong, if there is a stage before it; and what is wrong."""
+    try:
+        return parse(source), None
+    except DockerfileError as error:
+        before = error.location.first if error.location else 0
+        statements = tuple(statement for statement in source.statements if statement.location.first < before)
+        try:
+            return parse(replace(source, statements=statements)) if statements else None, error
+        except DockerfileError:
+            return None, error
+
+
+@contextmanager
+def _evaluation(
+    dockerfile: Dockerfile, options: BuildOptions, listener: Listener, clocks: Clocks
+) -> Iterator[tuple[Evaluation, Contexts]]:
+    report = Report(listener, clocks.monotonic)
+    with closing(Store(options.root)) as store, ExitStack() as stack:
+        named = NamedContexts(options.contexts)
+        images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
+        stack.callback(images.close)
+        surroundings = Surroundings(
+            find_image=images.find,
+            contexts=named,
+            platform=options.platform,
+            build_args=options.build_args,
+            labels=options.labels,
+            warn=report.warn,
+            builds=False,
+        )
+        remotes = Remotes(store, registries(options), options.environment, report)
+        stack.callback(remotes.close)
+        contexts = Contexts(options, named, store, remotes)
+        yield Evaluation(dockerfile, options.target, surroundings), contexts
