@@ -41,3 +41,5 @@ class BuildOptions:
     """Folder of Docker's config.json."""
     ca_file: str = ""
     """Certificates to trust in place of those that come with requests."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The person's, of which programs that fetch contexts are given what leads to the network."""

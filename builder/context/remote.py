@@ -1,11 +1,11 @@
 """What a build reads from elsewhere: a URL or a repository is asked once in a build, whoever needs it."""
 
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from threading import Lock
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
+from builder.context.once import Once
 from builder.errors import ContextError
 from builder.report import Report
 from cache.store import Store
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from builder.context.git import Commit, Git
     from builder.context.repository import Repository
     from layers.registry.connection import Connection
-
-T = TypeVar("T")
 
 
 class Remotes:
@@ -33,11 +31,11 @@ class Remotes:
         self._environment = environment
         self._report = report
         self._stack = ExitStack()
-        self._connections: _Once[Connection] = _Once()
-        self._gits: _Once[Git] = _Once()
-        self._files: _Once[Downloaded] = _Once()
-        self._commits: _Once[Commit] = _Once()
-        self._checkouts: _Once[str] = _Once()
+        self._connections: Once[Connection] = Once()
+        self._gits: Once[Git] = Once()
+        self._files: Once[Downloaded] = Once()
+        self._commits: Once[Commit] = Once()
+        self._checkouts: Once[str] = Once()
 
     def close(self) -> None:
         """Close the connections."""
@@ -126,19 +124,9 @@ class Remotes:
         return self._gits.get((), lambda: Git(self._environment, ca_file=self._settings.ca_file or ""))
 
 
-class _Once(Generic[T]):
-    """Results by key, each worked out once; threads that ask meanwhile wait. After an error it is tried again."""
+def file_name(url: str) -> str:
+    """What the path of a URL calls its content; "" if it has no name for it."""
+    from urllib.parse import unquote, urlsplit  # as above
 
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._locks: dict[Hashable, Lock] = {}
-        self._results: dict[Hashable, T] = {}
-
-    def get(self, key: Hashable, work: Callable[[], T]) -> T:
-        """The result of a key."""
-        with self._lock:
-            lock = self._locks.setdefault(key, Lock())
-        with lock:
-            if key not in self._results:
-                self._results[key] = work()
-            return self._results[key]
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    return "" if name in {"", ".", ".."} or "\0" in name else name

@@ -1,45 +1,75 @@
-"""Where a build's files come from: the Dockerfile, the context folder, and the contexts with a name."""
+"""Where a build's files come from: the Dockerfile, the build context, and the contexts with a name."""
 
 import os
 import sys
 
-from builder.context.ignore import find_ignore_file
+from builder.context.ignore import FILE_NAME, IgnoreFile, find_ignore_file
 from builder.context.local import LocalTree
+from builder.context.named import Folder, ImageContext, LayoutContext, NamedContexts, Url, context_source
+from builder.context.once import Once
+from builder.context.places import Place, Places
+from builder.context.remote import Remotes
 from builder.dockerfile.reader import Source, read
-from builder.errors import ContextError, DockerfileError
+from builder.errors import ContextError, DockerfileError, UsageError
 from builder.options import BuildOptions
 from cache.store import Store
+from layers.entry import Kind
+
+STDIN = "-"
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+"""A build argument: contexts that are repositories keep their `.git`."""
 
 
 def read_dockerfile(options: BuildOptions) -> Source:
-    """The Dockerfile that the options name, read into statements."""
-    if options.dockerfile == "-":
+    """The Dockerfile of a context that is a folder, read into statements; or standard input, if that is it."""
+    if options.dockerfile == STDIN:
         return read(sys.stdin.buffer.read(), "Dockerfile")
     path = options.dockerfile or os.path.join(options.context, "Dockerfile")
-    try:
-        with open(path, "rb") as file:
-            return read(file.read(), os.path.basename(path))
-    except OSError as error:
-        raise DockerfileError(
-            f"the Dockerfile {path} cannot be read: {error.strerror}", hint="-f FILE names another one"
-        ) from error
-
-
-def dockerfile_path(options: BuildOptions) -> str | None:
-    """Where the Dockerfile is; None for standard input. -f is relative to the current folder, as for docker."""
-    if options.dockerfile == "-":
-        return None
-    return options.dockerfile or os.path.join(options.context, "Dockerfile")
+    return read(_content(path), os.path.basename(path))
 
 
 class Contexts:
-    """Opens the folder that COPY and ADD read; each opening sees it as it is then, and remembers digests of files."""
+    """Opens the folders that COPY and ADD read; each opening sees one as it is then, and remembers digests of files.
 
-    def __init__(self, options: BuildOptions, store: Store) -> None:
+    A context that is no folder is fetched or unpacked at the first question, and once.
+    """
+
+    def __init__(self, options: BuildOptions, named: NamedContexts, store: Store, remotes: Remotes) -> None:
+        """UsageError if standard input is asked to be two things."""
+        if options.context == options.dockerfile == STDIN:
+            raise UsageError(
+                "standard input cannot be both the context and the Dockerfile", hint="name one of them as a file"
+            )
         self._options = options
+        self._named = named
         self._store = store
+        self._remotes = remotes
+        keep = options.build_args.get(KEEP_GIT_DIR, "").lower() in {"1", "t", "true"}
+        self._places = Places(store, remotes, keep_git_dir=keep)
+        self._found: Once[Place] = Once()
         self._opened: list[LocalTree] = []
         self._looked: LocalTree | None = None
+
+    def dockerfile(self) -> Source:
+        """The Dockerfile that the options name, read into statements; DockerfileError if it is not there."""
+        given = self._options.dockerfile
+        if given == STDIN:
+            return read_dockerfile(self._options)
+        if "://" in given and isinstance(source := context_source(given), Url):
+            return read(_content(self._remotes.path(self._remotes.file(source.url))), "Dockerfile")
+        place = self._place("")
+        if place.is_lasting:
+            return read_dockerfile(self._options)
+        if place.file:
+            if given:
+                raise UsageError(f"the context is a Dockerfile, and -f {given} names another one")
+            return read(_content(place.file), "Dockerfile")
+        data = self._inside(place, given or "Dockerfile")
+        if data is None:
+            raise DockerfileError(
+                f"the context has no {given or 'Dockerfile'}", hint="-f FILE names another file in it"
+            )
+        return read(data, os.path.basename(given) or "Dockerfile")
 
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file leaves out a path of the build context, and all below it; False without a context."""
@@ -50,14 +80,60 @@ class Contexts:
                 return False
         return self._looked.is_ignored(path)
 
-    def open(self, name: str = "") -> LocalTree:  # noqa: ARG002 - named folders are about to come
-        """A fresh look at the build context; ContextError if there is none."""
-        ignore = find_ignore_file(self._options.context, dockerfile_path(self._options))
-        tree = LocalTree(self._options.context, self._store.files, ignore)
-        self._opened.append(tree)
+    def open(self, name: str = "") -> LocalTree:
+        """A fresh look at the build context, or at that of a name; ContextError if it is not there."""
+        place = self._place(name)
+        tree = LocalTree(place.folder, self._store.files, self._ignore_file(place, name))
+        if place.is_lasting:
+            self._opened.append(tree)
         return tree
 
     def save(self) -> None:
         """Keep what was found out about files, for the next look or the next build."""
         for tree in self._opened:
             tree.save()
+
+    def _place(self, name: str) -> Place:
+        return self._found.get(name, lambda: self._find(name))
+
+    def _find(self, name: str) -> Place:
+        if name:
+            source = self._named.find(name)
+            assert source is not None, "only names that are given get here"
+        elif self._options.context == STDIN:
+            return self._places.of_stream(sys.stdin.buffer)
+        else:
+            source = context_source(self._options.context)
+        if isinstance(source, ImageContext | LayoutContext):
+            raise UsageError(f"{self._options.context} is an image, and no build context")
+        return self._places.of_source(source)
+
+    def _ignore_file(self, place: Place, name: str) -> IgnoreFile | None:
+        """The rules of a context: `.dockerignore` in it, or for the build context the one beside the Dockerfile."""
+        dockerfile = "" if name else self._options.dockerfile or "Dockerfile"
+        is_file = bool(dockerfile) and dockerfile != STDIN and isinstance(context_source(dockerfile), Folder)
+        if place.is_lasting:
+            # -f is relative to the current folder, as for docker.
+            path = self._options.dockerfile or os.path.join(place.folder, dockerfile)
+            return find_ignore_file(place.folder, path if is_file else None)
+        for path in (dockerfile + FILE_NAME, FILE_NAME) if is_file else (FILE_NAME,):
+            data = self._inside(place, path)
+            if data is not None:
+                return IgnoreFile(os.path.basename(path), data)
+        return None
+
+    def _inside(self, place: Place, path: str) -> bytes | None:
+        """A file of a context that is not the person's own: no link in it leads out of it."""
+        tree = LocalTree(place.folder, self._store.files)
+        entry = tree.lookup(tree.resolve(path))
+        return _content(tree.content(entry)) if entry is not None and entry.kind is Kind.FILE else None
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise DockerfileError(
+            f"the Dockerfile {path} cannot be read: {error.strerror}", hint="-f FILE names another one"
+        ) from error
