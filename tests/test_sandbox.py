@@ -3,7 +3,6 @@
 Entering changes the process for good, so each test forks, becomes the user, enters, and sends back what it found.
 """
 
-import contextlib
 import os
 import pickle
 import pwd
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from processes import running, soon
 from users import RANGES, ROOT, SINGLE, users
 
 from builder.errors import CancelledError, SandboxError
@@ -165,26 +165,6 @@ def outcome(pid: int, reader: int) -> Any:
 
 
 Inside = Callable[[str, Body], Any]
-
-
-def running(marker: str) -> list[str]:
-    """The processes of the whole machine that have the marker in their command line."""
-    found = []
-    for name in os.listdir("/proc"):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
-            if marker.encode() in file.read().split(b"\0"):
-                found.append(name)
-    return found
-
-
-def soon(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true within five seconds."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @EVERYONE
