@@ -1,11 +1,14 @@
 """What COPY and ADD mean: which files from where, to where, and with what attributes."""
 
+import os
 import posixpath
 
 from builder.dockerfile import instructions as d
+from builder.dockerfile.words import expand_body
 from builder.errors import DockerfileError
 from builder.stage_state import Scope, StageState
-from builder.steps.step import Copy
+from builder.steps.mode import Mode, parse_mode
+from builder.steps.step import Copy, InlineFile
 
 
 def copy_action(copy: d.Copy, state: StageState, scope: Scope) -> tuple[str, Copy]:
@@ -15,34 +18,64 @@ def copy_action(copy: d.Copy, state: StageState, scope: Scope) -> tuple[str, Cop
     _refuse_unsupported(keyword, copy, sources)
     destination = state.word(copy.destination)
     chown, chmod = state.word(copy.chown), state.word(copy.chmod)
+    if copy.link:
+        _check_numeric(chown)
     action = Copy(
         origin=scope.origin(copy.from_),
         sources=sources,
         destination=_joined(state.directory, destination),
+        inline=tuple(_inline_file(document, state) for document in copy.documents),
         chown=chown,
-        mode=_octal(chmod) if chmod else None,
+        mode=_mode(chmod),
         unpack=copy.unpack,
+        link=copy.link,
+        parents=copy.parents,
+        excludes=copy.excludes,
     )
     flags = [f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value]
-    return " ".join([keyword, *flags, *sources, destination]), action
+    if copy.parents:
+        flags.insert(0, "--parents")
+    documents = [f"<<{document.name}" for document in copy.documents]
+    return " ".join([keyword, *flags, *sources, *documents, destination]), action
 
 
 def _refuse_unsupported(keyword: str, copy: d.Copy, sources: tuple[str, ...]) -> None:
     """Nothing is accepted and then ignored."""
-    given: dict[str, object] = {
-        "a here-document": copy.documents,
-        "--link": copy.link,
-        "--parents": copy.parents,
-        "--exclude": copy.excludes,
-    }
-    if isinstance(copy, d.Add):
-        given["--checksum"] = copy.checksum
-        given["--keep-git-dir"] = copy.keep_git_dir
-        given["--unpack=true"] = copy.unpack_remote
-        given["a URL or git repository"] = any(map(_is_remote, sources))
-    for what, value in given.items():
-        if value:
-            raise DockerfileError(f"{keyword} with {what} is not supported yet")
+    remote = [source for source in sources if _is_remote(source)]
+    if not isinstance(copy, d.Add):
+        if remote:
+            raise DockerfileError(f"{remote[0]} cannot be a source of COPY", hint="ADD fetches URLs and repositories")
+        return
+    if copy.checksum and not remote:
+        raise DockerfileError("checksum requires HTTP(S) or Git sources", hint="leave --checksum out for local files")
+    if remote:
+        raise DockerfileError(f"{keyword} with a URL or git repository is not supported yet")
+
+
+def _inline_file(document: d.Document, state: StageState) -> InlineFile:
+    """A here-document with its variables replaced, unless its name was quoted."""
+    if "/" in document.name:
+        raise DockerfileError(f"the here-document {document.name!r} would be a file with a slash in its name")
+    text = document.text
+    if document.expand:
+        text = expand_body(text, state.environment.get, state.escape)
+    return InlineFile(document.name, os.fsencode(text))
+
+
+def _check_numeric(chown: str) -> None:
+    """The layer of --link stands on an empty root, where no user has a name but root."""
+    for name in chown.split(":", 1):
+        if name and name != "root" and not (name.isascii() and name.isdigit()):
+            raise DockerfileError(
+                f"--chown={chown} with --link: an empty root has no {name!r}", hint="give user and group as numbers"
+            )
+
+
+def _mode(chmod: str) -> Mode | None:
+    try:
+        return parse_mode(chmod) if chmod else None
+    except ValueError as error:
+        raise DockerfileError(str(error), hint="write a number such as 0644, or changes such as u=rwX,go=rX") from error
 
 
 def _joined(directory: str, path: str) -> str:
@@ -50,14 +83,6 @@ def _joined(directory: str, path: str) -> str:
     joined = posixpath.join(directory, path)
     is_directory = path.endswith(("/", "/.")) or path in {"", "."}
     return posixpath.normpath("/" + joined.lstrip("/")).rstrip("/") + ("/" if is_directory else "") or "/"
-
-
-def _octal(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or set(text) & {"8", "9"} or int(text, 8) > 0o7777:
-        raise DockerfileError(
-            f"invalid chmod parameter: {text!r}", hint="an octal number from 0 to 7777 is supported as yet"
-        )
-    return int(text, 8)
 
 
 def _is_remote(source: str) -> bool:

@@ -55,7 +55,8 @@ class Executor:
 
     def execute(self, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Layer:
         """Do it on top of a snapshot. The layer is in the store when this returns; on failure nothing is."""
-        view = self._store.view(snapshot.layers)
+        layers = () if isinstance(action, Copy) and action.link else snapshot.layers
+        view = self._store.view(layers)
         if isinstance(action, Run):
             return self._run(action, snapshot, view, job)
         if isinstance(action, Copy):

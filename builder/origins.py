@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
-from builder.steps.copy import Source, find_sources
+from builder.steps.mode import SymbolicMode
+from builder.steps.sources import Source, find_sources
 from builder.steps.stage_tree import StageTree
 from builder.steps.step import Action, Copy, FromContext, FromStage, MakeDirectory, Run
-from builder.steps.tree import Tree, fingerprint
+from builder.steps.tree import Tree, digest_of
 from cache.store import Store
 from layers.digest import Digest, canonical_json
-from layers.entry import Kind
 from layers.oci import Platform
 
 Material = dict[str, object]
@@ -47,7 +47,7 @@ class Origins:
             return self._material(action)
         if isinstance(action.origin, FromContext):
             tree = self._context_tree(action.origin)
-            return _copy_material(action, _digests(find_sources_here(action, tree), tree))
+            return _copy_material(action, _digests(find_sources_here(action, tree), tree, owners=False))
         snapshot = self._snapshot(action, finished)
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
@@ -59,15 +59,13 @@ class Origins:
         if isinstance(action.origin, FromContext):
             tree = self._context_tree(action.origin)
             sources = find_sources_here(action, tree)
-            return Selection(_copy_material(action, _digests(sources, tree)), tree, sources)
+            return Selection(_copy_material(action, _digests(sources, tree, owners=False)), tree, sources)
         snapshot = self._snapshot(action, finished)
         assert snapshot is not None, "the solver waits for the stage"
         stage_tree = StageTree(snapshot.layers, self._store)
         sources = find_sources_here(action, stage_tree)
-        for source in sources:
-            stage_tree.fetch(source.entry)
-        rows = [[_key_name(source), fingerprint(stage_tree, source.entry, owners=True)] for source in sources]
-        digest = Digest.of(canonical_json(rows))
+        stage_tree.fetch(chosen.entry for source in sources for chosen in source.chosen(stage_tree))
+        digest = Digest.of(canonical_json(_digests(sources, stage_tree, owners=True)))
         self._store.records.add_content(_selector(action, snapshot), digest)
         return Selection(_copy_material(action, digest), stage_tree, sources)
 
@@ -115,21 +113,26 @@ def _copy_material(action: Copy, files: object) -> Material:
         "chown": action.chown,
         "destination": action.destination,
         "files": files,
-        "mode": action.mode,
+        "inline": [[file.name, Digest.of(file.data)] for file in action.inline],
+        "link": action.link,
+        "mode": action.mode.text if isinstance(action.mode, SymbolicMode) else action.mode,
         "owners": not isinstance(action.origin, FromContext),
         "unpack": action.unpack,
     }
 
 
-def _digests(sources: Sequence[Source], tree: Tree) -> list[list[str]]:
-    return [[_key_name(source), fingerprint(tree, source.entry, owners=False)] for source in sources]
+def _digests(sources: Sequence[Source], tree: Tree, *, owners: bool) -> list[list[str]]:
+    """What the sources have that shows in the result; of patterns it is what they select."""
+    return [
+        [_key_name(source), digest_of(tree, source.entry, source.chosen(tree), owners=owners)] for source in sources
+    ]
 
 
 def _key_name(source: Source) -> str:
     """The part of a source's name that shows in the result: none for a directory, whose contents are copied."""
-    return "" if source.entry.kind is Kind.DIRECTORY else source.named.rpartition("/")[2]
+    return "" if source.is_folder else source.named.rpartition("/")[2]
 
 
 def _selector(action: Copy, snapshot: Snapshot) -> Digest:
     """Names the files that a copy takes from a stack of layers."""
-    return Digest.of(canonical_json([snapshot.chain, action.sources]))
+    return Digest.of(canonical_json([snapshot.chain, action.sources, action.parents, action.excludes]))

@@ -7,7 +7,7 @@ from builder.errors import located
 from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.origins import Material, Origins
 from builder.snapshot import Snapshot
-from builder.steps.step import Action, Step
+from builder.steps.step import Action, Copy, Step
 from cache.keys import key_of
 from cache.records import Records
 from layers.digest import Digest
@@ -73,9 +73,10 @@ def start_of(stage: Stage, finished: Mapping[int, Snapshot | None]) -> Snapshot 
 
 
 def look_up(action: Action, parent: Snapshot, material: Material) -> Lookup:
-    """The key of an action on top of `parent`."""
+    """The key of an action on top of `parent`, which a COPY --link does not stand on."""
     operation = type(action).__name__.lower()
-    return Lookup(key_of(operation, parent.chain, material), operation, material)
+    below = None if isinstance(action, Copy) and action.link else parent.chain
+    return Lookup(key_of(operation, below, material), operation, material)
 
 
 def _advance(

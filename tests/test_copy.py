@@ -9,7 +9,8 @@ from fakes import MemoryTree
 
 from builder.errors import ContextError
 from builder.steps.attributes import Attributes
-from builder.steps.copy import copy_changes, find_sources
+from builder.steps.copy import copy_changes
+from builder.steps.sources import find_sources
 from builder.steps.step import Copy, FromContext
 from builder.steps.target import Target
 from layers.entry import Change, Entry, Kind
@@ -189,9 +190,8 @@ def test_an_archive_is_unpacked_with_its_owners() -> None:
 
 
 def test_an_archive_cannot_leave_its_destination() -> None:
-    changes = copied({"a.tgz": archive("../../etc/passwd")}, "a.tgz", "/d/", unpack=True)
-
-    assert list(changes) == ["d", "d/etc", "d/etc/passwd"]
+    with pytest.raises(ContextError, match=r"a.tgz cannot be unpacked: ../../etc/passwd leads out of the archive"):
+        copied({"a.tgz": archive("../../etc/passwd")}, "a.tgz", "/d/", unpack=True)
 
 
 def test_what_is_no_archive_is_copied_as_it_is() -> None:

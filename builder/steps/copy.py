@@ -1,49 +1,19 @@
-"""COPY and ADD: which files, where they land, and with what owner, mode and time.
+"""COPY and ADD: where files land, and with what owner, mode and time.
 
 Neither a mount nor an unpacked tree is needed: sources stream from the tree they are in into the layer. The rules are
 those that BuildKit shows (docs/dockerfile.md lists them), down to which directory keeps its mode.
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 
 from builder.errors import ContextError
 from builder.steps.attributes import Attributes
+from builder.steps.sources import Source
 from builder.steps.step import Copy
 from builder.steps.target import Target, kind_name
-from builder.steps.tree import Tree
-from builder.steps.wildcard import has_wildcard, matches
-from layers.entry import Change, Entry, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One thing to copy: the entry, and the path that named it (another one where a symlink was followed)."""
-
-    named: str
-    entry: Entry
-    unpack: bool = False
-    """An archive gives what is in it: ADD of a local one, and --unpack."""
-    tree: Tree | None = None
-    """Where the entry is, if that is not the tree of the instruction: a URL, or a repository."""
-
-
-def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:
-    """What the sources of an instruction name, in order. A pattern may match nothing; a plain name must be there.
-
-    A link that is named, or matched, is followed inside the tree.
-    """
-    found = []
-    for text in copy.sources:
-        path = os.path.normpath("/" + text).lstrip("/")
-        matched = matches(tree, path) if has_wildcard(path) else None
-        for name in [path] if matched is None else [entry.path for entry in matched]:
-            entry = tree.lookup(tree.resolve(name))
-            if entry is None:
-                raise ContextError(f"{text!r} is not there: nothing to copy")
-            found.append(Source(name, entry, copy.unpack))
-    return tuple(found)
+from builder.steps.tree import Chosen, Tree
+from layers.entry import Change, Content, Entry, Kind
 
 
 def copy_changes(
@@ -52,11 +22,24 @@ def copy_changes(
     """The changes that the instruction makes to the target; each path comes once, as layer.md demands."""
     if any(source.unpack for source in sources):
         # The bytes of an archive can be had only as it is read: which entries last is found out in a first reading.
-        first = _changes(copy, sources, tree, target.anew(), attributes)
-        last = {change.entry.path: (number, change.entry) for number, change in enumerate(first)}
-        yield from _lasting(_changes(copy, sources, tree, target, attributes), last)
+        last = _last(_Copying(copy, tree, target.anew(), attributes).changes(sources))
+        yield from _lasting(_Copying(copy, tree, target, attributes).changes(sources), last)
     else:
-        yield from {change.entry.path: change for change in _changes(copy, sources, tree, target, attributes)}.values()
+        changes = _Copying(copy, tree, target, attributes).changes(sources)
+        yield from {change.entry.path: change for change in changes}.values()
+
+
+def _last(changes: Iterator[Change]) -> dict[str, tuple[int, Entry]]:
+    """What each path is in the end, and the number of the change that makes it so."""
+    last: dict[str, tuple[int, Entry]] = {}
+    for number, change in enumerate(changes):
+        path, kind = change.entry.path, change.entry.kind
+        before = last.get(path)
+        if before and before[1].kind is Kind.DIRECTORY and kind is not Kind.DIRECTORY:
+            for below in [other for other in last if other.startswith(path + "/")]:
+                del last[below]
+        last[path] = number, change.entry
+    return last
 
 
 def _lasting(changes: Iterator[Change], last: dict[str, tuple[int, Entry]]) -> Iterator[Change]:
@@ -64,6 +47,8 @@ def _lasting(changes: Iterator[Change], last: dict[str, tuple[int, Entry]]) -> I
     listed = set()
     for number, change in enumerate(changes):
         path = change.entry.path
+        if path not in last:
+            continue
         end, entry = last[path]
         if entry.kind is not Kind.DIRECTORY:
             if number == end:
@@ -73,82 +58,113 @@ def _lasting(changes: Iterator[Change], last: dict[str, tuple[int, Entry]]) -> I
             yield Change(entry)
 
 
-def _changes(
-    copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
-) -> Iterator[Change]:
-    for number, source in enumerate(sources):
-        own = source.tree or tree
-        if source.unpack and source.entry.kind is Kind.FILE:
-            from builder.steps.archive import unpacked  # only ADD needs tar and compressors
+class _Copying:
+    """One instruction at work. Its sources are written one after the other, each over what is there then."""
 
-            changes = unpacked(own.content(source.entry), copy.destination, target, attributes)
-            if changes is not None:
-                yield from changes
-                continue
-        yield from _copy_one(source, copy.destination, own, target, attributes, number)
+    def __init__(self, copy: Copy, tree: Tree, target: Target, attributes: Attributes) -> None:
+        self._copy = copy
+        self._tree = tree
+        self._target = target
+        self._attributes = attributes
+        self._alone: set[str] = set()
+        """Files that sources became under the very name of the destination."""
 
+    def changes(self, sources: tuple[Source, ...]) -> Iterator[Change]:
+        """All changes; a path may come more than once."""
+        for number, source in enumerate(sources):
+            changes = self._unpacked(source) if source.unpack else None
+            yield from self._source(source, number) if changes is None else changes
+        for file in self._copy.inline:
+            entry = Entry(file.name, Kind.FILE, size=len(file.data), mtime_ns=self._attributes.now_ns)
+            top = yield from self._top()
+            yield from self._beneath_or_as(top, file.name, entry, file.data)
 
-def _copy_one(
-    source: Source, destination: str, tree: Tree, target: Target, attributes: Attributes, number: int
-) -> Iterator[Change]:
-    wanted = destination.lstrip("/")
-    folder, _, name = wanted.rpartition("/")
-    if name in {"", ".", ".."}:
-        folder, wanted = wanted, wanted.rstrip("/")
-    yield from target.make_directories(_clean(folder), attributes.directory())
-    top = target.resolve(_clean(wanted))
-    there = target.lookup(top)
-    if source.entry.kind is not Kind.DIRECTORY:
-        if there is not None and there.kind is Kind.DIRECTORY:
-            top = target.resolve(os.path.join(top, os.path.basename(source.named)), follow_last=False)
-        yield from _put_other(source.entry, top, tree, target, attributes, number)
-        return
-    yield from _copy_directory(source.entry, top, tree, target, attributes, number)
+    def _unpacked(self, source: Source) -> Iterator[Change] | None:
+        """What is in an archive; None for anything else."""
+        if source.entry.kind is not Kind.FILE:
+            return None
+        from builder.steps.archive import unpacked  # only ADD needs tar and compressors
 
+        content = self._content(source, source.entry)
+        return unpacked(source.named, content, self._copy.destination, self._target, self._attributes)
 
-def _copy_directory(
-    source: Entry, top: str, tree: Tree, target: Target, attributes: Attributes, number: int
-) -> Iterator[Change]:
-    """The contents of a directory. `top` itself keeps its mode if it is there, and is 0755 if the copy makes it."""
-    there = target.lookup(top)
-    if there is None:
-        yield from target.make_directories(top, attributes.directory()._replace(mtime_ns=source.mtime_ns))
-    elif there.kind is not Kind.DIRECTORY:
-        raise ContextError(f"cannot copy to non-directory: /{top} is a {kind_name(there)}")
-    elif top:
-        kept = attributes.of(there._replace(uid=source.uid, gid=source.gid, mtime_ns=source.mtime_ns))
-        yield from target.put(kept._replace(mode=there.mode if attributes.mode is None else attributes.mode))
-    cut = len(source.path) + 1 if source.path else 0
-    below = list(reversed(tree.children(source.path)))
-    while below:
-        entry = below.pop()
-        path = f"{top}/{entry.path[cut:]}" if top else entry.path[cut:]
-        if entry.kind is Kind.DIRECTORY:
-            blocking = target.lookup(path)
-            if blocking is not None and blocking.kind is not Kind.DIRECTORY:
-                raise ContextError(f"cannot copy to non-directory: /{path} is a {kind_name(blocking)}")
-            yield from target.put(attributes.of(entry._replace(path=path)))
-            below.extend(reversed(tree.children(entry.path)))
+    def _source(self, source: Source, number: int) -> Iterator[Change]:
+        top = yield from self._top()
+        if source.is_folder:
+            yield from self._contents(source, top, number)
         else:
-            yield from _put_other(entry, path, tree, target, attributes, number)
+            entry = _numbered(source.entry, number)
+            yield from self._beneath_or_as(top, source.named, entry, self._content(source, source.entry))
+
+    def _top(self) -> Generator[Change, None, str]:
+        """Make what leads to the destination; where the destination is, all symlinks followed."""
+        wanted = self._copy.destination.lstrip("/")
+        folder = wanted.rpartition("/")[0]
+        yield from self._target.make_directories(folder, self._attributes.directory())
+        return self._target.resolve(wanted.rstrip("/"))
+
+    def _beneath_or_as(self, top: str, named: str, entry: Entry, content: Content) -> Iterator[Change]:
+        """A file goes into a directory under its own name, or else becomes what the destination names."""
+        there = self._target.lookup(top)
+        if there is not None and there.kind is Kind.DIRECTORY:
+            path = os.path.join(top, os.path.basename(named))
+        elif top in self._alone:
+            raise ContextError(
+                f"several files cannot all become /{top}", hint="the name of a directory ends in a slash here"
+            )
+        else:
+            path = top
+            self._alone.add(top)
+            yield from self._target.make_directories(os.path.dirname(top), self._attributes.directory())
+        yield from self._put(entry._replace(path=path), content)
+
+    def _contents(self, source: Source, top: str, number: int) -> Iterator[Change]:
+        """The contents of a directory. `top` itself keeps mode and owner if it is there, and is 0755 if it is made."""
+        there = self._target.lookup(top)
+        # The root of a context has no time of its own: it is made anew for each build.
+        time = source.entry.mtime_ns if source.entry.path else self._attributes.now_ns
+        if there is None:
+            yield from self._target.make_directories(top, self._attributes.directory()._replace(mtime_ns=time))
+        elif there.kind is not Kind.DIRECTORY:
+            raise ContextError(f"cannot copy to non-directory: /{top} is a {kind_name(there)}")
+        elif top:
+            yield from self._target.put(there._replace(mtime_ns=time))
+        cut = len(source.entry.path) + 1 if source.entry.path else 0
+        prefix = f"{top}/" if top else ""
+        for chosen in source.chosen(self._tree):
+            entry = chosen.entry
+            path = prefix + entry.path[cut:]
+            if entry.kind is Kind.DIRECTORY:
+                yield from self._directory(chosen, path)
+            else:
+                yield from self._put(_numbered(entry, number)._replace(path=path), self._content(source, entry))
+
+    def _directory(self, chosen: Chosen, path: str) -> Iterator[Change]:
+        """A directory over a directory takes everything; one that is only implied gives no more than its mode."""
+        there = self._target.lookup(path)
+        if there is not None and there.kind is not Kind.DIRECTORY:
+            raise ContextError(f"cannot copy to non-directory: /{path} is a {kind_name(there)}")
+        entry = self._attributes.of(chosen.entry._replace(path=path))
+        if chosen.implied:
+            entry = entry if there is None else there._replace(mode=chosen.entry.mode)
+            entry = entry._replace(mtime_ns=self._attributes.now_ns)
+        yield from self._target.put(entry)
+
+    def _put(self, entry: Entry, content: Content) -> Iterator[Change]:
+        """Anything but a directory. It replaces what is there, unless that is a directory."""
+        there = self._target.lookup(entry.path)
+        if there is not None and there.kind is Kind.DIRECTORY:
+            raise ContextError(f"cannot replace the directory /{entry.path} with a {kind_name(entry)}")
+        try:
+            yield from self._target.put(self._attributes.of(entry), content)
+        finally:
+            if content is not None and not isinstance(content, str | bytes):
+                content.close()
+
+    def _content(self, source: Source, entry: Entry) -> Content:
+        return (source.tree or self._tree).content(entry) if entry.kind is Kind.FILE else None
 
 
-def _put_other(
-    entry: Entry, path: str, tree: Tree, target: Target, attributes: Attributes, number: int
-) -> Iterator[Change]:
-    """Anything but a directory. It replaces what is there, unless that is a directory."""
-    there = target.lookup(path)
-    if there is not None and there.kind is Kind.DIRECTORY:
-        raise ContextError(f"cannot replace the directory /{path} with a {kind_name(entry)}")
-    # Hard links hold within what one source names, as in BuildKit: two sources of one inode are two files.
-    inode = None if entry.inode is None else (number, entry.inode)
-    content = tree.content(entry) if entry.kind is Kind.FILE else None
-    try:
-        yield from target.put(attributes.of(entry._replace(path=path, inode=inode)), content)
-    finally:
-        if content is not None and not isinstance(content, str | bytes):
-            content.close()
-
-
-def _clean(path: str) -> str:
-    return os.path.normpath("/" + path).lstrip("/")
+def _numbered(entry: Entry, number: int) -> Entry:
+    """Hard links hold within what one source names, as in BuildKit: two sources of one inode are two files."""
+    return entry if entry.inode is None else entry._replace(inode=(number, entry.inode))

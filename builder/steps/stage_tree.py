@@ -1,9 +1,9 @@
 """A stage or an image as a tree to copy from."""
 
 import os
+from collections.abc import Iterable
 from typing import BinaryIO
 
-from builder.steps.tree import walk
 from cache.files import hash_file
 from cache.store import Store
 from layers.compress import decompressed
@@ -48,18 +48,18 @@ class StageTree:
     def digest(self, entry: Entry) -> Digest:
         return hash_file(self.content(entry))
 
-    def fetch(self, top: Entry) -> None:
-        """Make the bytes of all files at and below `top` readable."""
+    def fetch(self, entries: Iterable[Entry]) -> None:
+        """Make the bytes of those of the entries that are files readable."""
         wanted: dict[int, list[Entry]] = {}
-        for entry in walk(self, top):
+        for entry in entries:
             if entry.kind is Kind.FILE:
                 layer = self._layer_of(entry)
                 if (layer, entry.path) not in self._spooled:
                     wanted.setdefault(layer, []).append(entry)
-        for layer, entries in wanted.items():
+        for layer, unread in wanted.items():
             # Trees belong to root, or to the root of a user namespace: nobody else can read all of them.
             if os.geteuid() or not self._store.trees.has(self._layers[layer].diff_id):
-                self._spool(layer, entries)
+                self._spool(layer, unread)
 
     def _distinct(self, entry: Entry) -> Entry:
         """The entry with an inode that is not that of another layer's file of the same name."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from builder.errors import Location
+from builder.steps.mode import Mode
 from layers.oci import Image
 
 
@@ -56,6 +57,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A here-document that is copied: a file of this name, mode 0644."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     """Copy files, as COPY and ADD do."""
 
@@ -63,10 +72,18 @@ class Copy:
     sources: tuple[str, ...]
     destination: str
     """Absolute; a trailing slash means a directory."""
+    inline: tuple[InlineFile, ...] = ()
+    """Here-documents; they come after the sources."""
     chown: str = ""
-    mode: int | None = None
+    mode: Mode | None = None
     unpack: bool = False
     """Local archives are unpacked: ADD."""
+    link: bool = False
+    """The layer stands on an empty root, whatever is below it."""
+    parents: bool = False
+    """The path of a source stays, or what of it follows `/./`."""
+    excludes: tuple[str, ...] = ()
+    """Patterns of what of each source is left out."""
 
 
 @dataclass(frozen=True, slots=True)
