@@ -1,11 +1,14 @@
-"""What tests are given: an image to build from, and a project that builds on it."""
+"""What tests are given: an image to build from, a project that builds on it, and sandboxes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import pytest
 import users
+from boxes import Inside, outcome, start
 from images import Project, make_base
 
 
@@ -34,3 +37,12 @@ def project_of(base: Path) -> Iterator[Callable[[str], Project]]:
 def project(project_of: Callable[[str], Project]) -> Project:
     """A new project of root's."""
     return project_of(users.ROOT)
+
+
+@pytest.fixture
+def inside() -> Iterator[Inside]:
+    """Run a function with a box as some user, in a process of its own; gives what it returns."""
+    users.users()
+    folder = mkdtemp(dir="/var/tmp")
+    yield lambda user, body: outcome(*start(user, folder, body))
+    rmtree(folder)
