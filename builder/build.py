@@ -153,6 +153,8 @@ def _solve(
             stack.callback(backend.close)
             # While this process is still one thread: the kernel demands it of a new user namespace.
             backend.enter()
+            if backend.warning:
+                report.warn(backend.warning)
         report.entered()
         store.sweep()
         executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns)))

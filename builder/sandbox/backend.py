@@ -21,6 +21,8 @@ class Backend(Protocol):
     name: str
     caveat: str
     """What cannot work in this place, as a hint for a command that failed; empty if everything can."""
+    warning: str
+    """What protects less here than it should, to be said once; empty if nothing does."""
 
     def enter(self) -> None:
         """Become what running needs; SandboxError says what is refused and what to do about it."""

@@ -45,6 +45,8 @@ class Request:
     process: Process
     window: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal, if the process has one."""
+    filter: bytes = b""
+    """The seccomp program, see `syscalls.set_filter`; empty for none."""
 
 
 Action = tuple[str, Callable[[], object]]
@@ -113,7 +115,9 @@ def _actions(request: Request) -> Iterator[Action]:
     yield "hand over the standard streams", partial(_own_streams, process)
     yield "make a session keyring", _new_keyring
     yield f"enter the working directory {process.cwd}", partial(_enter_directory, process)
-    # The place of the seccomp filter: it needs CAP_SYS_ADMIN, or no_new_privs, which would break sudo and su.
+    if request.filter:
+        # While there is CAP_SYS_ADMIN: without it no_new_privs would be needed, which breaks sudo and su.
+        yield "install the seccomp filter", partial(syscalls.set_filter, request.filter)
     yield "drop capabilities", partial(_limit_capabilities, process.capabilities)
     yield f"become group {process.gid} of {list(process.groups)}", partial(_set_groups, process)
     yield f"become user {process.uid}", partial(os.setresuid, process.uid, process.uid, process.uid)

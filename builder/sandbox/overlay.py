@@ -14,6 +14,7 @@ from builder.sandbox.mounts import Overlay
 from builder.sandbox.plan import Plan, RootSpec, mount_plan
 from builder.sandbox.process import Finished, Process
 from builder.sandbox.refusal import setup_refused
+from builder.sandbox.seccomp.filter import filter_for
 from builder.sandbox.syscalls import supported
 from layers.entry import Entry, Kind
 
@@ -25,6 +26,8 @@ class OverlayBackend:
 
     def __init__(self) -> None:
         self.caveat = ""
+        self.warning = ""
+        self._filter = b""
         self._server: Server | None = None
 
     def enter(self) -> None:
@@ -40,6 +43,7 @@ class OverlayBackend:
                 " --add-subgids 100000-165535 NAME, and the package uidmap"
             )
         self._server = Server.start()
+        self._filter, self.warning = filter_for(os.uname().machine)
 
     def run(
         self,
@@ -55,7 +59,7 @@ class OverlayBackend:
         reader, writer = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            step = self._launch(Request(plan.root, plan.before, plan.mounts, process), null, writer, writer)
+            step = self._launch(self._request(plan, process), null, writer, writer)
         finally:
             os.close(null)
             os.close(writer)
@@ -71,7 +75,7 @@ class OverlayBackend:
         window = terminal.window(0) if process.terminal else (0, 0)
         plan = self._prepare(process, root)
         started = time.monotonic()
-        with self._launch(Request(plan.root, plan.before, plan.mounts, process, window), 0, 1, 2) as step:
+        with self._launch(self._request(plan, process, window), 0, 1, 2) as step:
             if process.terminal:
                 terminal.relay(step, 0, 1)
             else:
@@ -94,6 +98,10 @@ class OverlayBackend:
                 f"prepare a step in {root.scratch}", error.errno or 0, "", single_id=self.caveat
             ) from error
         return plan
+
+    def _request(self, plan: Plan, process: Process, window: tuple[int, int] = (0, 0)) -> Request:
+        program = self._filter if process.seccomp else b""
+        return Request(plan.root, plan.before, plan.mounts, process, window, program)
 
     def _launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> Step:
         if not self._server:

@@ -35,6 +35,8 @@ class Process:
     hostname: str = HOSTNAME
     network: Network = "host"
     capabilities: int = DOCKER_CAPABILITIES
+    seccomp: bool = True
+    """Refuse the system calls that Docker's default profile refuses."""
     terminal: bool = False
     """Give the command a terminal of its own; only for `Backend.attach`."""
 

@@ -1,5 +1,6 @@
 """Compiles the profile to the program that the kernel runs at the system calls of a step."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -7,8 +8,19 @@ from builder.sandbox.seccomp import bpf
 from builder.sandbox.seccomp.abi import ABIS, Abi
 from builder.sandbox.seccomp.bpf import Label, Program
 from builder.sandbox.seccomp.profile import ALLOW, KILL, REFUSE, UNKNOWN, Among, Verdict, verdict
+from builder.sandbox.syscalls import can_filter
 
 _WORDS = 1 << 32
+
+
+def filter_for(machine: str) -> tuple[bytes, str]:
+    """The filter for steps on this kernel; or none, and a warning that says why."""
+    program = default_filter(machine)
+    if not program:
+        return b"", f"RUN has no seccomp filter: the system calls of this processor ({machine}) are not known"
+    if not can_filter():
+        return b"", f"RUN has no seccomp filter: this kernel ({os.uname().release}) has none"
+    return program, ""
 
 
 def default_filter(machine: str) -> bytes:
