@@ -18,6 +18,7 @@ from registries import (
 
 from layers.registry.client import RegistrySettings
 from layers.registry.errors import NotFoundError, RegistryError, UnreachableError, UntrustedError
+from layers.registry.places import Places
 
 
 @pytest.fixture
@@ -125,13 +126,13 @@ def test_the_mirror_is_named_when_nobody_has_it(fake: FakeRegistry) -> None:
 
 
 def test_only_loopback_and_named_hosts_may_be_plain() -> None:
-    settings = RegistrySettings(insecure=frozenset({"plain.example", "other.example:5000"}))
+    places = Places(RegistrySettings(insecure=frozenset({"plain.example", "other.example:5000"})))
 
-    assert settings.origins("docker.io") == ("https://registry-1.docker.io",)
-    assert settings.origins("reg.example:5000") == ("https://reg.example:5000",)
-    assert settings.origins("other.example") == ("https://other.example",)
+    assert places.origins("docker.io") == ("https://registry-1.docker.io",)
+    assert places.origins("reg.example:5000") == ("https://reg.example:5000",)
+    assert places.origins("other.example") == ("https://other.example",)
     for host in ("plain.example", "plain.example:80", "other.example:5000", "localhost:1", "127.9.9.9", "[::1]:5000"):
-        assert settings.origins(host) == (f"https://{host}", f"http://{host}")
+        assert places.origins(host) == (f"https://{host}", f"http://{host}")
 
 
 def test_loopback_is_reached_past_any_proxy(fake: FakeRegistry, pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,10 @@ from layers.registry.connection import Answer, Connection
 from layers.registry.credentials import Logins
 from layers.registry.document import check, check_header, kind_of
 from layers.registry.errors import DroppedError, NotFoundError, RegistryError, TransientError, UnreachableError
+from layers.registry.places import Endpoint
 from layers.registry.reference import Reference
 from layers.registry.retry import retrying
-from layers.registry.settings import Endpoint, RegistrySettings
+from layers.registry.settings import RegistrySettings
 
 __all__ = ["Registry", "RegistrySettings"]
 
@@ -106,7 +107,7 @@ class Registry:
 
         What is wrong, in contrast to missing, ends the search: nobody should get it from elsewhere without a word.
         """
-        *mirrors, upstream = self._settings.endpoints(reference)
+        *mirrors, upstream = self._connection.places.sources(reference)
         said = ""
         for mirror in mirrors:
             if mirror.host in self._silent or (mirror, reference) in self._lacking:
@@ -209,7 +210,7 @@ class Registry:
     def _origin(self, host: str) -> str:
         """`https://HOST`; where plain http is allowed, whichever the registry speaks."""
         if host not in self._origins:
-            *secure, last = self._settings.origins(host)
+            *secure, last = self._connection.places.origins(host)
             self._origins[host] = next((origin for origin in secure if self._answers(origin)), last)
         return self._origins[host]
 

@@ -5,91 +5,46 @@ collect cookies, follow redirects with the Authorization of the first host, and 
 the environment (HTTPS_PROXY, NO_PROXY, ...), which no request to this machine itself goes through.
 """
 
-import json
+import threading
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from layers.registry.errors import BusyError, DroppedError, RegistryError
-from layers.registry.reasons import no_answer, reason
+from layers.registry.answer import Answer
+from layers.registry.body import Body
+from layers.registry.errors import BusyError, RegistryError
+from layers.registry.places import Places, is_loopback
+from layers.registry.reasons import no_answer
 from layers.registry.retry import retry_after
-from layers.registry.settings import RegistrySettings, is_loopback
+from layers.registry.settings import RegistrySettings
+from layers.registry.trust import Identity, TrustingAdapter, identity_of
+
+__all__ = ["Answer", "Connection", "is_same_server"]
 
 _TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and between two pieces of an answer."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REPEATS = frozenset({307, 308})
+"""Redirects that mean: the same method with the same body (RFC 9110, section 15.4)."""
 _MOST_REDIRECTS = 8
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
-_PIECE = 64 * 1024
-_MOST_PIECES_OF_FAULT = 4
-_LONGEST_WORDS = 300
+_LONGEST_URL = 300
 _PORTS = {"http": 80, "https": 443}
-
-
-class Answer:
-    """One answer whose body is still on the wire; whoever gets it closes it."""
-
-    def __init__(self, url: str, response: requests.Response) -> None:
-        self.url = url
-        self.host = urlsplit(url).netloc.rpartition("@")[2]
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes of the body as they were sent, nothing at its end; DroppedError if it breaks off."""
-        try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise DroppedError(f"{self.host} broke off an answer: {reason(error)}") from error
-        return data
-
-    def document(self, limit: int) -> bytes:
-        """The whole body; RegistryError if it is longer than `limit` bytes."""
-        pieces = []
-        left = limit
-        while piece := self.read(_PIECE):
-            pieces.append(piece)
-            left -= len(piece)
-            if left < 0:
-                raise RegistryError(f"{self.host} sends more than {limit >> 20} MiB where a document should be")
-        return b"".join(pieces)
-
-    def fault(self) -> str:
-        """What the server says of its refusal, as a piece of a sentence: `404 (NAME_UNKNOWN: no such name)`."""
-        pieces: list[bytes] = []
-        while len(pieces) < _MOST_PIECES_OF_FAULT and (piece := self.read(_PIECE)):
-            pieces.append(piece)
-        words = _words(b"".join(pieces))
-        return f"{self.status} ({words})" if words else str(self.status)
-
-    def close(self) -> None:
-        """Give the connection back; what was not read of the body is lost."""
-        self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Connection:
     """Connections to any number of hosts, kept open between requests; threads may share it."""
 
     def __init__(self, settings: RegistrySettings) -> None:
+        self.places = Places(settings)
         self._settings = settings
-        self._adapter = HTTPAdapter(pool_connections=8, pool_maxsize=16)
-        if settings.insecure:
-            # The person named the hosts; a warning on the terminal for each request would tell nothing new.
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        self._plain = _plain_adapter()
+        self._identities: dict[str, Identity] = {}
+        self._trusting: dict[tuple[str, ...], TrustingAdapter] = {}
+        self._lock = threading.Lock()
 
     def get(
         self,
@@ -99,45 +54,94 @@ class Connection:
         accept: str = "*/*",
         extra: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> Answer:
-        """GET, through redirects; `authorization` goes to the first host alone, `extra` headers where it says.
+        """GET, as `ask` does it; `extra` says which further headers go to a URL."""
+        return self.ask("GET", url, authorization=authorization, headers={"Accept": accept}, extra=extra)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        authorization: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        extra: Callable[[str], Mapping[str, str]] = lambda _: {},
+        alone: bool = False,
+    ) -> Answer:
+        """One request, through redirects; `authorization` goes to the first host alone.
 
         The answer may have any status but those that say "try again": they rise as BusyError, a broken connection as
-        DroppedError, none at all as UnreachableError or UntrustedError.
+        DroppedError, none at all as UnreachableError or UntrustedError. `alone` makes a connection for this request.
         """
         for _ in range(_MOST_REDIRECTS):
-            headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "pybuild", **extra(url)}
-            if authorization:
-                headers["Authorization"] = authorization
-            answer = self._send(url, headers)
+            answer = self._send(method, url, _headers(headers, extra(url), authorization), body, alone=alone)
             if answer.status in _BUSY:
                 raise _busy(answer)
-            if answer.status not in _REDIRECTS:
+            if answer.status not in (_REDIRECTS if body is None else _REPEATS):
                 return answer
             with answer:
                 target = _target(answer)
-            if _origin(target) != _origin(url):
+            if not is_same_server(target, url):
                 authorization = ""
             url = target
         raise RegistryError(f"{answer.host} redirects without end")
 
     def close(self) -> None:
         """Close all connections; answers that are still open break off."""
-        self._adapter.close()
+        for adapter in (self._plain, *self._trusting.values()):
+            adapter.close()
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, *, alone: bool) -> Answer:
         parts = _split(url)
         host = parts.netloc.rpartition("@")[2]
+        request = requests.Request(method, url, headers=headers).prepare()
+        if body is not None:
+            request.headers["Content-Length"] = str(body.size)
+            request.body = body.blocks() if body.size else b""  # type: ignore[assignment]  # urllib3 takes an iterator
+        identity = self._identity(host)
+        insecure = self.places.is_insecure(host)
+        adapter = self._adapter(parts.scheme, identity, insecure=insecure, alone=alone)
         try:
-            response = self._adapter.send(
-                requests.Request("GET", url, headers=headers).prepare(),
+            response = adapter.send(
+                request,
                 stream=True,
                 timeout=_TIMEOUT,
-                verify=not self._settings.is_insecure(host) and (self._settings.ca_file or True),
+                verify=not insecure and (self._settings.ca_file or True),
+                cert=identity.client,
                 proxies={} if is_loopback(host) else requests.utils.get_environ_proxies(url),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise no_answer(host, error) from error
         return Answer(url, response)
+
+    def _identity(self, host: str) -> Identity:
+        if host not in self._identities:
+            self._identities[host] = identity_of(host, self._settings.certificates)
+        return self._identities[host]
+
+    def _adapter(self, scheme: str, identity: Identity, *, insecure: bool, alone: bool) -> HTTPAdapter:
+        """The adapter that has the right idea of whom to trust; making one that trusts the system takes a moment."""
+        if scheme == "http" or insecure:
+            if insecure:
+                # The person named the host; a warning on the terminal for each request would tell nothing new.
+                urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            return _plain_adapter() if alone else self._plain
+        if alone:
+            return TrustingAdapter(identity.authorities, self._settings.ca_file)
+        with self._lock:
+            if identity.authorities not in self._trusting:
+                self._trusting[identity.authorities] = TrustingAdapter(identity.authorities, self._settings.ca_file)
+            return self._trusting[identity.authorities]
+
+
+def _plain_adapter() -> HTTPAdapter:
+    return HTTPAdapter(pool_connections=8, pool_maxsize=16)
+
+
+def _headers(chosen: Mapping[str, str] | None, extra: Mapping[str, str], authorization: str) -> dict[str, str]:
+    usual = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pybuild"}
+    headers = {**usual, **(chosen or {}), **extra}
+    return {**headers, "Authorization": authorization} if authorization else headers
 
 
 def _split(url: str) -> SplitResult:
@@ -146,14 +150,18 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         sound = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError as error:
-        raise RegistryError(f"{url[:_LONGEST_WORDS]!r} is not a URL") from error
+        raise RegistryError(f"{url[:_LONGEST_URL]!r} is not a URL") from error
     if not sound:
-        raise RegistryError(f"{url[:_LONGEST_WORDS]!r} is not a URL of http or https")
+        raise RegistryError(f"{url[:_LONGEST_URL]!r} is not a URL of http or https")
     return parts
 
 
+def is_same_server(one: str, other: str) -> bool:
+    """Whether two URLs lead to the same server (RFC 6454, section 5)."""
+    return _origin(one) == _origin(other)
+
+
 def _origin(url: str) -> tuple[str, str | None, int]:
-    """What must be the same for two URLs to lead to the same server (RFC 6454)."""
     parts = _split(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
 
@@ -163,12 +171,20 @@ def _target(answer: Answer) -> str:
     location = answer.headers.get("Location", "")
     if not location:
         raise RegistryError(f"{answer.host} redirects to nowhere: its answer {answer.status} has no Location")
+    return joined(answer, location)
+
+
+def joined(answer: Answer, location: str) -> str:
+    """The URL of a Location; RegistryError if it is none, or leads out of TLS."""
     try:
         target = urljoin(answer.url, location)
     except ValueError as error:
-        raise RegistryError(f"{answer.host} redirects to {location[:_LONGEST_WORDS]!r}, which is not a URL") from error
+        raise RegistryError(f"{answer.host} redirects to {location[:_LONGEST_URL]!r}, which is not a URL") from error
     if answer.url.startswith("https:") and _split(target).scheme != "https":
-        raise RegistryError(f"{answer.host} redirects from https to http, which anybody on the way could answer")
+        raise RegistryError(
+            f"{answer.host} redirects from https to http, which anybody on the way could answer",
+            hint="the proxy in front of the registry should send X-Forwarded-Proto",
+        )
     return target
 
 
@@ -179,13 +195,3 @@ def _busy(answer: Answer) -> BusyError:
         return BusyError(message, wait=retry_after(answer.headers))
     hint = "too many requests came from here; wait, log in for a larger quota, or use --registry-mirror"
     return BusyError(message, hint=hint, wait=retry_after(answer.headers))
-
-
-def _words(body: bytes) -> str:
-    """Codes and messages of a registry's error document (distribution-spec, "Error Codes"); empty for anything else."""
-    try:
-        errors = json.loads(body)["errors"]
-        words = "; ".join(f"{error['code']}: {error.get('message') or ''}".rstrip(": ") for error in errors)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return ""
-    return "".join(letter if letter.isprintable() else " " for letter in words)[:_LONGEST_WORDS]

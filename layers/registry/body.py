@@ -1,0 +1,22 @@
+"""What a request carries to a server."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes that can be sent, and sent again where a redirect or a refusal asks for it."""
+
+    size: int
+    blocks: Callable[[], Iterator[bytes]]
+    """Gives all of it, from its beginning, at each call; in blocks, so that it is never whole in memory."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """A short one that is at hand."""
+        return cls(len(data), lambda: iter((data,) if data else ()))
+
+
+EMPTY = Body.of(b"")
