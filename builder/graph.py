@@ -20,6 +20,7 @@ from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, 
 from builder.survey import Survey, SurveyedStage
 from layers.errors import ImageError, PybuildError
 from layers.oci import ImageConfig, Platform, RunConfig
+from layers.registry.reference import Reference
 
 SCRATCH = "scratch"
 
@@ -210,6 +211,7 @@ class Evaluation:
             except ImageError as error:
                 if self._surroundings.builds:
                     raise
+                Reference.parse(image)  # what is no name is an error in any case
                 return UnknownStart(error)
         return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}", text.location)
 
