@@ -20,7 +20,7 @@ def main(arguments: Sequence[str], world: World) -> int:
     to_stdout = any(output.destination == "-" for output in options.outputs)
     mode: Mode = "quiet" if given.quiet else given.progress
     if given.call or given.check:
-        status = _answer("check" if given.check else given.call, options, mode, world)
+        status = _answer(given.call or "check", options, mode, world)
         if status is not None:
             return status
     with open_listener(mode, world.err, world.monotonic) as listener:
