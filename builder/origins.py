@@ -36,6 +36,7 @@ class Origins:
         self._platform = platform
         self._open_context = open_context
         self._contexts: dict[str, Tree] = {}
+        self._selected: dict[Copy, Selection] = {}
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
@@ -46,8 +47,7 @@ class Origins:
         if not isinstance(action, Copy):
             return self._material(action)
         if isinstance(action.origin, FromContext):
-            tree = self._context_tree(action.origin)
-            return _copy_material(action, _digests(find_sources_here(action, tree), tree, owners=False))
+            return self._of_context(action, action.origin).material
         snapshot = self._snapshot(action, finished)
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
@@ -57,9 +57,7 @@ class Origins:
         if not isinstance(action, Copy):
             return Selection(self._material(action))
         if isinstance(action.origin, FromContext):
-            tree = self._context_tree(action.origin)
-            sources = find_sources_here(action, tree)
-            return Selection(_copy_material(action, _digests(sources, tree, owners=False)), tree, sources)
+            return self._of_context(action, action.origin)
         snapshot = self._snapshot(action, finished)
         assert snapshot is not None, "the solver waits for the stage"
         stage_tree = StageTree(snapshot.layers, self._store)
@@ -72,6 +70,16 @@ class Origins:
     def unchanged(self, action: Action, selection: Selection) -> bool:
         """Whether the context still holds what was selected: files may change while they are being copied."""
         return self.renewed().known_material(action, {}) == selection.material
+
+    def _of_context(self, action: Copy, origin: FromContext) -> Selection:
+        """What a copy takes of a context; what was found once stays, as the tree does."""
+        selection = self._selected.get(action)
+        if selection is None:
+            tree = self._context_tree(origin)
+            sources = find_sources_here(action, tree)
+            material = _copy_material(action, _digests(sources, tree, owners=False))
+            selection = self._selected[action] = Selection(material, tree, sources)
+        return selection
 
     def _context_tree(self, origin: FromContext) -> Tree:
         tree = self._contexts.get(origin.name)

@@ -137,9 +137,10 @@ class _Copying:
             if entry.kind is Kind.DIRECTORY:
                 yield from self._directory(chosen, path)
             else:
-                yield from self._put(_numbered(entry, number)._replace(path=path), self._content(source, entry))
+                placed = Entry(path, *_numbered(entry, number)[1:])  # `_replace` takes four times as long
+                yield from self._put(placed, self._content(source, entry))
 
-    def _directory(self, chosen: Chosen, path: str) -> Iterator[Change]:
+    def _directory(self, chosen: Chosen, path: str) -> list[Change]:
         """A directory over a directory takes everything; one that is only implied gives no more than its mode."""
         there = self._target.lookup(path)
         if there is not None and there.kind is not Kind.DIRECTORY:
@@ -148,18 +149,14 @@ class _Copying:
         if chosen.implied:
             entry = entry if there is None else there._replace(mode=chosen.entry.mode)
             entry = entry._replace(mtime_ns=self._attributes.now_ns)
-        yield from self._target.put(entry)
+        return self._target.put(entry)
 
-    def _put(self, entry: Entry, content: Content) -> Iterator[Change]:
+    def _put(self, entry: Entry, content: Content) -> list[Change]:
         """Anything but a directory. It replaces what is there, unless that is a directory."""
         there = self._target.lookup(entry.path)
         if there is not None and there.kind is Kind.DIRECTORY:
             raise ContextError(f"cannot replace the directory /{entry.path} with a {kind_name(entry)}")
-        try:
-            yield from self._target.put(self._attributes.of(entry), content)
-        finally:
-            if content is not None and not isinstance(content, str | bytes):
-                content.close()
+        return self._target.put(self._attributes.of(entry), content)
 
     def _content(self, source: Source, entry: Entry) -> Content:
         return (source.tree or self._tree).content(entry) if entry.kind is Kind.FILE else None

@@ -31,15 +31,16 @@ class Target:
         """The path with its symlinks followed inside the root; missing components stay."""
         return resolve(self.lookup, path, follow_last=follow_last)
 
-    def put(self, entry: Entry, content: Content = None) -> Iterator[Change]:
+    def put(self, entry: Entry, content: Content = None) -> list[Change]:
         """Write an entry, and before it those parents that the layer does not list yet.
 
         A layer must list every parent of what it changes, with the parent's own attributes: who unpacks the layer alone
         would invent them otherwise.
         """
-        yield from self._list_parents(entry.path)
+        changes = self._parents(entry.path)
         self._written[entry.path] = entry
-        yield Change(entry, content)
+        changes.append(Change(entry, content))
+        return changes
 
     def make_directories(self, path: str, template: Entry) -> Iterator[Change]:
         """Create a directory and its missing parents, all with mode, owner and time of `template`.
@@ -67,15 +68,16 @@ class Target:
             elif there.kind is not Kind.DIRECTORY:
                 raise ContextError(f"cannot create the directory /{path}: /{part} is a {kind_name(there)}")
 
-    def _list_parents(self, path: str) -> Iterator[Change]:
+    def _parents(self, path: str) -> list[Change]:
         folder = path.rpartition("/")[0]
         if not folder or folder in self._written:
-            return
-        yield from self._list_parents(folder)
+            return []
+        changes = self._parents(folder)
         parent = self._view.lookup(folder)
         if parent is not None:
             self._written[folder] = parent
-            yield Change(parent)
+            changes.append(Change(parent))
+        return changes
 
 
 def kind_name(entry: Entry) -> str:
