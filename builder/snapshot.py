@@ -27,7 +27,7 @@ class Snapshot:
     def of_image(cls, image: Image) -> Self:
         """What a stage FROM an image begins with."""
         layers = zip(image.manifest.layers, image.config.diff_ids, strict=True)
-        return cls(tuple(Layer(diff_id, descriptor, 0) for descriptor, diff_id in layers), image.config.history)
+        return cls(tuple(Layer(diff_id, descriptor, 0) for descriptor, diff_id in layers), _whole_history(image.config))
 
     @property
     def chain(self) -> Digest | None:
@@ -60,6 +60,12 @@ class Snapshot:
             history=history,
             created=history[-1].created if history else now,
         )
+
+
+def _whole_history(config: ImageConfig) -> tuple[History, ...]:
+    """The history with one item for each layer, which tools count on: some builders write none."""
+    told = sum(not item.empty_layer for item in config.history)
+    return (*config.history, *[History(config.created)] * (len(config.diff_ids) - told))
 
 
 def _with_times(history: tuple[History, ...], now: str) -> tuple[History, ...]:

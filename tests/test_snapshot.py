@@ -1,9 +1,11 @@
 """What the steps of a stage add up to."""
 
+from dataclasses import replace
+
 from builder.snapshot import EMPTY_LAYER, Snapshot
 from layers.digest import Digest
 from layers.layer import Layer
-from layers.oci import LAYER_GZIP, Descriptor, History, ImageConfig, Platform
+from layers.oci import LAYER_GZIP, Descriptor, History, Image, ImageConfig, Manifest, Platform
 
 CONFIG = ImageConfig(Platform("linux", "amd64"))
 
@@ -56,6 +58,17 @@ def test_a_step_that_changes_nothing_makes_no_layer() -> None:
 
     assert snapshot.layers == ()
     assert snapshot.history[0].empty_layer
+
+
+def test_an_image_without_history_gets_an_item_for_each_layer() -> None:
+    """Tools refuse an image whose history has more or fewer items than it has layers."""
+    manifest = Manifest(layer("config").descriptor, (layer("a").descriptor, layer("b").descriptor))
+    config = replace(CONFIG, diff_ids=(layer("a").diff_id, layer("b").diff_id), created="2001")
+    image = Image(layer("manifest").descriptor, manifest, config)
+
+    snapshot = Snapshot.of_image(image).after_layer("RUN x", layer("x"), "2005")
+
+    assert times(snapshot) == ["2001", "2001", "2005"]
 
 
 def test_empty_layer_is_the_digest_of_a_tar_without_entries() -> None:
