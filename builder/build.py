@@ -111,7 +111,7 @@ def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, rep
     finally:
         findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
         for finding in findings:
-            report.warn(str(finding), finding.location)
+            report.warn(finding.detail, finding.location, finding.rule.name)
         for sentence in unknown_names(settings):
             report.warn(sentence)
     refuse(findings, settings)

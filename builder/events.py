@@ -81,6 +81,8 @@ class Warned:
 
     message: str
     location: Location | None = None
+    rule: str = ""
+    """The name of the check that found it: these are told together, once the build is over."""
 
 
 @dataclass(frozen=True, slots=True)

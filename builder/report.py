@@ -54,9 +54,9 @@ class Report:
         """Bytes moved so far, of one part of a job."""
         self._listener(Progress(job, part, done, total))
 
-    def warn(self, message: str, location: Location | None = None) -> None:
-        """Something that does not end the build."""
-        self._listener(Warned(message, location))
+    def warn(self, message: str, location: Location | None = None, rule: str = "") -> None:
+        """Something that does not end the build; `rule` names the check that found it."""
+        self._listener(Warned(message, location, rule))
 
     def _job(self, title: str) -> Job:
         with self._lock:

@@ -10,6 +10,10 @@ import pytest
 
 from builder.cli.main import main
 from builder.cli.world import World
+from builder.errors import Location
+from builder.events import Warned
+from builder.progress import picture
+from builder.progress.board import Board
 
 DOCKERFILE = """\
 # VERSION which version to build
@@ -179,16 +183,35 @@ def test_a_build_warns_of_what_is_found_in_the_stages_that_it_needs(tmp_path: Pa
     told = tell(tmp_path, dockerfile, "--progress=plain")
 
     assert told.status == 0
-    assert [line for line in told.err.splitlines() if "WARNING" in line] == [
-        'WARNING: LegacyKeyValueFormat: "ENV B=..." should be written, with an equals sign (Dockerfile:4)'
-    ]
+    assert told.err.endswith(
+        "\n 1 warning found (use --check to expand):\n"
+        ' - LegacyKeyValueFormat: "ENV B=..." should be written, with an equals sign (line 4)\n'
+    )
 
 
 def test_a_build_warns_also_where_it_fails(tmp_path: Path) -> None:
     told = tell(tmp_path, "FROM scratch\nENV A 1\nEXPOSE x\n", "--progress=plain")
 
     assert told.status == 3
-    assert "WARNING: LegacyKeyValueFormat" in told.err
+    assert " 1 warning found (use --check to expand):\n - LegacyKeyValueFormat: " in told.err
+
+
+def test_a_terminal_shows_what_checks_found_below_the_list() -> None:
+    board = Board()
+    board.apply(Warned("one", rule="A"))
+    board.apply(Warned("two", Location("Dockerfile", 7, 8), rule="B"))
+    board.apply(Warned("of another kind"))
+
+    lines = picture.final(board, started=0.0, now=1.0, columns=80)
+
+    assert [line.text for line in lines] == [
+        "[+] Building 1.0s (0/0) FINISHED",
+        "WARNING: of another kind",
+        "",
+        " 2 warnings found (use --check to expand):",
+        " - A: one",
+        " - B: two (line 7)",
+    ]
 
 
 def test_a_build_ends_where_findings_count_as_errors(tmp_path: Path) -> None:
@@ -204,7 +227,7 @@ def test_a_file_that_is_ignored_is_told_before_it_is_missed(tmp_path: Path) -> N
     told = tell(tmp_path, "FROM scratch\nCOPY a /\n", "--progress=plain", **{"a": "", ".dockerignore": "a\n"})
 
     assert told.status == 4
-    assert 'WARNING: CopyIgnoredFile: COPY of "a", which .dockerignore excludes (Dockerfile:2)' in told.err
+    assert ' - CopyIgnoredFile: COPY of "a", which .dockerignore excludes (line 2)\n' in told.err
 
 
 def test_targets_lists_the_stages_that_can_be_named(tmp_path: Path) -> None:

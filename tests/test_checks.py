@@ -83,7 +83,7 @@ def test_the_bad_example_of_a_page_is_found_by_its_rule_and_no_other(rule: str) 
 def test_nothing_is_found_in_the_good_example_of_a_page(rule: str) -> None:
     pages = examples(rule, "Good")
 
-    found = [str(finding) for dockerfile, ignore in pages for finding in findings(dockerfile, ignore=ignore)]
+    found = [finding.detail for dockerfile, ignore in pages for finding in findings(dockerfile, ignore=ignore)]
 
     assert pages
     assert found == []

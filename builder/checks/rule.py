@@ -44,9 +44,6 @@ class Finding(NamedTuple):
     location: Location
     detail: str
 
-    def __str__(self) -> str:
-        return f"{self.rule.name}: {self.detail}"
-
 
 def at(instruction: Instruction, words: str = "") -> Location:
     """Where an instruction stands, with the words of it marked that are meant."""

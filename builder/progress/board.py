@@ -1,6 +1,7 @@
 """What is known of every job so far, for listeners that show all jobs together."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -113,6 +114,19 @@ class Board:
         if row is None:
             row = self.rows[job.number] = Row(job.number, title(job.title), started=at)
         return row
+
+
+def found_by_checks(warnings: Sequence[Warned]) -> list[str]:
+    """What checks found, as BuildKit tells it below a build."""
+    found = [warning for warning in warnings if warning.rule]
+    if not found:
+        return []
+    lines = [
+        f" - {warning.rule}: {title(warning.message)}"
+        + (f" (line {warning.location.first})" if warning.location else "")
+        for warning in found
+    ]
+    return ["", f" {len(found)} warning{'s' * (len(found) > 1)} found (use --check to expand):", *lines]
 
 
 def warning_text(warning: Warned) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from builder.progress.board import Board, Row, State, warning_text
+from builder.progress.board import Board, Row, State, found_by_checks, warning_text
 from builder.progress.text import cut, transfer, two_sides
 
 TAIL = 6
@@ -69,8 +69,9 @@ def final(board: Board, *, started: float, now: float, columns: int) -> list[Lin
     return [
         Line(cut(header, columns)),
         *(_row(row, now, columns, interrupted=True) for row in rows),
-        *(Line(f"WARNING: {warning_text(warning)}", Tone.WARNING) for warning in board.warnings),
+        *(Line(f"WARNING: {warning_text(item)}", Tone.WARNING) for item in board.warnings if not item.rule),
         *(Line(text, Tone.OUTPUT) for text in failure(board)),
+        *(Line(text, Tone.WARNING) for text in found_by_checks(board.warnings)),
     ]
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from builder.events import Cached, Canceled, Entered, Event, Failed, Finished, Job, Output, Progress, Started, Warned
-from builder.progress.board import warning_text
+from builder.progress.board import found_by_checks, warning_text
 from builder.progress.sink import Sink
 from builder.progress.text import LineBuffer, clean, title, transfer
 
@@ -41,6 +41,7 @@ class Plain:
         self._lock = threading.Lock()
         self._items: dict[int, _Item] = {}
         self._failed: tuple[Job, tuple[str, ...]] | None = None
+        self._found: list[Warned] = []
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +49,7 @@ class Plain:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what jobs that never ended have begun to say, and once more how the one that failed ended."""
+        """Write what jobs that never ended have begun to say, how the one that failed ended, and what checks found."""
         with self._lock:
             for number, item in self._items.items():
                 self._write(
@@ -58,11 +59,14 @@ class Plain:
                 job, lines = self._failed
                 text = "".join(f" {line}\n" for line in lines)
                 self._sink.write(f"------\n > {title(job.title)}:\n{text}------\n")
+            self._sink.write("".join(line + "\n" for line in found_by_checks(self._found)))
 
     def __call__(self, event: Event) -> None:
         """Write what is to be said of the event."""
         with self._lock:
             match event:
+                case Warned() if event.rule:
+                    self._found.append(event)
                 case Warned():
                     self._sink.write(f"WARNING: {warning_text(event)}\n")
                 case Started(job, at):
