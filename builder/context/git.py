@@ -125,7 +125,8 @@ class Git:
             self._within(folder, "cat-file", "-e", commit.hash + "^{commit}")
         except _GitError:
             # Some servers know no shallow clones, or no commits by their hash; or the branch has moved on meanwhile.
-            self._within(folder, "fetch", "--quiet", "--no-tags", "--", "origin", *everything)
+            shallow = ["--unshallow"] if os.path.exists(os.path.join(folder, ".git", "shallow")) else []
+            self._within(folder, "fetch", "--quiet", "--no-tags", *shallow, "--", "origin", *everything)
             self._within(folder, "cat-file", "-e", commit.hash + "^{commit}")
 
     def _update_submodules(self, folder: str) -> None:
