@@ -13,7 +13,9 @@ SYNTAX = "BUILDKIT_SYNTAX"
 """Stands in for `# syntax=`."""
 CHECK = "BUILDKIT_DOCKERFILE_CHECK"
 """Stands in for `# check=`."""
-CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK})
+KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+"""Contexts that are repositories keep their `.git`."""
+CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK, KEEP_GIT_DIR})
 """They are meant for the builder, and no ARG has to declare them."""
 
 

@@ -306,8 +306,8 @@ class Evaluation:
             stage = self._stage_named(name, before=index)
             if stage is None and name.isascii() and name.isdigit():
                 stage = self._stage_numbered(int(name), index)
-                if self._surroundings.contexts.is_named(self._texts[stage].name):
-                    return self._origin(self._texts[stage].name, index)
+            if stage is not None and self._surroundings.contexts.is_named(self._texts[stage].name):
+                return self._origin(self._texts[stage].name, index)
             if stage is not None:
                 self._wanted.append(stage)
                 return FromStage(stage)
