@@ -191,8 +191,9 @@ def open_layout(location: str, platform: Platform) -> tuple[Layout, Image]:
     """What `DIR[:TAG][@DIGEST]` means: the layout and the image; the digest goes before the tag. Else ImageError."""
     folder, digest = _split_digest(location)
     tag = ""
-    if not os.path.isdir(folder):
-        folder, _, tag = folder.rpartition(":")
+    while ":" in folder and not os.path.isdir(folder):  # a tag may be a whole image name, with a colon of its own
+        folder, _, more = folder.rpartition(":")
+        tag = f"{more}:{tag}" if tag else more
     if not os.path.isfile(os.path.join(folder, "index.json")):
         raise ImageError(f"{location} is no OCI image layout", hint="a folder with index.json and blobs/ is one")
     layout = Layout(folder)

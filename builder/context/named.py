@@ -81,11 +81,11 @@ class NamedContexts:
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         """UsageError for a source of a form that there is not."""
-        self._sources = {full_name(name): context_source(text) for name, text in texts.items()}
+        self._sources = {_key(name): context_source(text) for name, text in texts.items()}
 
     def find(self, name: str) -> ContextSource | None:
         """What stands for a name in FROM or --from; None if it has no special meaning."""
-        return self._sources.get(full_name(name)) if self._sources else None
+        return self._sources.get(_key(name)) if self._sources else None
 
     def is_named(self, name: str) -> bool:
         """Whether the name has a meaning that goes before stages and images."""
@@ -95,6 +95,12 @@ class NamedContexts:
         """Whether the name stands for files that are no image."""
         source = self.find(name)
         return source is not None and not isinstance(source, Images)
+
+
+def _key(name: str) -> str:
+    """The full name; for a stage's name in capitals, which means the same stage, that of the stage."""
+    full = full_name(name)
+    return full_name(name.lower()) if full == name else full
 
 
 def full_name(name: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from builder.arguments import KEEP_GIT_DIR
 from builder.context.ignore import FILE_NAME, IgnoreFile, find_ignore_file
 from builder.context.local import LocalTree
 from builder.context.named import Folder, ImageContext, LayoutContext, NamedContexts, Url, context_source
@@ -16,8 +17,6 @@ from cache.store import Store
 from layers.entry import Kind
 
 STDIN = "-"
-KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
-"""A build argument: contexts that are repositories keep their `.git`."""
 
 
 def read_dockerfile(options: BuildOptions) -> Source:
