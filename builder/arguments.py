@@ -13,9 +13,13 @@ SYNTAX = "BUILDKIT_SYNTAX"
 """Stands in for `# syntax=`."""
 CHECK = "BUILDKIT_DOCKERFILE_CHECK"
 """Stands in for `# check=`."""
+CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
+"""Goes before the ids of cache mounts."""
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+"""The host name of commands."""
 KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 """Contexts that are repositories keep their `.git`."""
-CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK, KEEP_GIT_DIR})
+CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK, KEEP_GIT_DIR, CACHE_NAMESPACE, HOSTNAME})
 """They are meant for the builder, and no ARG has to declare them."""
 
 

@@ -1,5 +1,6 @@
 """One build, from options to an image: the story on one page."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +16,8 @@ from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.parser import parse
 from builder.events import Listener
-from builder.export.image import assemble
-from builder.export.outputs import deliver, full_names, write_text
+from builder.export.image import Draft
+from builder.export.outputs import Places, deliver, full_names, wants_engine, write_text
 from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
@@ -68,6 +69,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
             report.warn(store.note)
+        places = _places(options, store, report, stack)
         named = NamedContexts(options.contexts)
         remotes = Remotes(store, registries(options), options.environment, report)
         stack.callback(remotes.close)
@@ -87,6 +89,8 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
                 build_args=options.build_args,
                 labels=options.labels,
                 warn=report.warn,
+                network=options.network,
+                allowed=options.allowed,
             ),
         )
         graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
@@ -95,13 +99,24 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         contexts.save()
         _announce(plans.values(), report)
         if not all(stage_plan.complete for stage_plan in plans.values()):
-            plans = _solve(graph, plans, origins, images, store, report, clocks, use_cache=options.use_cache)
+            plans = _solve(graph, plans, origins, images, store, report, clocks, options)
             contexts.save()
-        image = _finish(graph, plans, images, store, clocks)
-        deliver(image, names, options.outputs, store.layout, report)
+        draft = _finish(graph, plans, images, clocks)
+        image = deliver(draft, names, options.outputs, options.packing, places).image
         if options.iid_file:
             write_text(options.iid_file, image.manifest.config.digest)
     return Result(image, names)
+
+
+def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStack) -> Places:
+    """What outputs need, as long as this process is what the person started: namespaces take rights away."""
+    engine = None
+    if wants_engine(options.outputs):
+        from builder.export.engine import find_engine  # few builds load
+
+        engine = find_engine(options.environment)
+        stack.callback(engine.close)
+    return Places(store, report, engine, keep_owners=os.geteuid() == 0)
 
 
 def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, report: Report) -> Graph:
@@ -136,8 +151,7 @@ def _solve(
     store: Store,
     report: Report,
     clocks: Clocks,
-    *,
-    use_cache: bool,
+    options: BuildOptions,
 ) -> dict[int, StagePlan]:
     """Execute what is left, in the namespaces that RUN needs if there is a RUN left."""
     # Not at the top: what executes costs more to import than a build that the cache answers takes.
@@ -157,8 +171,8 @@ def _solve(
                 report.warn(backend.warning)
         report.entered()
         store.sweep()
-        executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns)))
-        solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=use_cache)
+        executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns, options.credentials)))
+        solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=options.use_cache)
         # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
         settling = threading.Thread(target=store.trees.settle, name="settle")
         settling.start()
@@ -166,16 +180,18 @@ def _solve(
         return solver.solve(plans)
 
 
-def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, store: Store, clocks: Clocks) -> Image:
-    """The target's image, all of it in the store."""
+def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, clocks: Clocks) -> Draft:
+    """The target's image, its layers in the store."""
     stage = graph.target
     snapshot = plans[stage.index].snapshot
     assert snapshot is not None
     while isinstance(stage.start, StageStart):
         stage = plans[stage.start.stage].stage
+    base = 0
     if isinstance(stage.start, ImageStart):
         images.require(stage.start.base, stage.start.title)
-    return assemble(graph.target, snapshot, store.layout, now=clocks.created())
+        base = len(stage.start.base.image.manifest.layers)
+    return Draft(snapshot.image_config(graph.target.config, now=clocks.created()), snapshot.layers, base)
 
 
 def registries(options: BuildOptions) -> RegistrySettings:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
+from builder.credentials import Credentials
 from builder.errors import CancelledError, CommandError
 from builder.events import Job
 from builder.origins import Selection
@@ -12,9 +14,11 @@ from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished
 from builder.snapshot import Snapshot
 from builder.steps.attributes import Attributes
+from builder.steps.bound import Bound
 from builder.steps.copy import copy_changes
+from builder.steps.mounts import ContextChangedError, Occasion, Opener
 from builder.steps.run import LastLines, process_of, shown, unpack
-from builder.steps.step import Action, Copy, Run
+from builder.steps.step import Action, Copy, FromContext, Run, origins_of
 from builder.steps.target import Target
 from builder.steps.workdir import directory_changes
 from cache.store import Store
@@ -31,9 +35,17 @@ _NEXT_TO_NOTHING = 1 << 20
 class Executor:
     """Executes the actions of one build. Any thread may call it, several at the same time."""
 
-    def __init__(self, store: Store, backend: Backend | None, report: Report, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        backend: Backend | None,
+        report: Report,
+        now_ns: Callable[[], int],
+        credentials: Credentials,
+    ) -> None:
         """`backend` must have been entered; None will do for a build without RUN."""
         self._store = store
+        self._opener = Opener(store, credentials, report.warn)
         self._backend = backend
         self._report = report
         self._now_ns = now_ns
@@ -41,6 +53,8 @@ class Executor:
         self._cancelled = False
 
     def close(self) -> None:
+        """End what was started for commands."""
+        self._opener.close()
         os.close(self._cancel)
 
     def cancel(self) -> None:
@@ -53,21 +67,37 @@ class Executor:
         if self._cancelled:
             raise CancelledError("the build was cancelled")
 
-    def execute(self, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Layer:
-        """Do it on top of a snapshot. The layer is in the store when this returns; on failure nothing is."""
+    def execute(
+        self, action: Action, snapshot: Snapshot, selection: Selection, job: Job, unchanged: Callable[[], bool]
+    ) -> Layer | None:
+        """Do it on top of a snapshot. The layer is in the store when this returns; on failure nothing is.
+
+        `unchanged` says whether the contexts still hold what was selected; None if they do not, and so the layer would
+        not be what its key says.
+        """
         layers = () if isinstance(action, Copy) and action.link else snapshot.layers
         view = self._store.view(layers)
         if isinstance(action, Run):
-            return self._run(action, snapshot, view, job)
+            return self._run(action, snapshot, view, selection.bound, job, unchanged)
         if isinstance(action, Copy):
             attributes = self._attributes(action, view)
             assert selection.tree is not None
             changes = copy_changes(action, selection.sources, selection.tree, Target(view), attributes)
         else:
             changes = directory_changes(action, Target(view), Accounts.from_view(view), self._now_ns())
-        return self._write(changes)
+        layer = self._write(changes)
+        reads_context = any(isinstance(origin, FromContext) for origin in origins_of(action))
+        return None if reads_context and not unchanged() else layer
 
-    def _run(self, run: Run, snapshot: Snapshot, view: View, job: Job) -> Layer:
+    def _run(
+        self,
+        run: Run,
+        snapshot: Snapshot,
+        view: View,
+        bound: tuple[Bound, ...],
+        job: Job,
+        unchanged: Callable[[], bool],
+    ) -> Layer | None:
         last = LastLines()
 
         def output(data: bytes) -> None:
@@ -75,10 +105,20 @@ class Executor:
             self._report.output(job, data)
 
         assert self._backend is not None, "a build with a RUN left has entered a back-end"
-        process = process_of(run, Accounts.from_view(view))
         lowers = unpack(snapshot.layers, self._store)
-        with self._store.scratch("run") as scratch:
-            finished = self._backend.run(process, RootSpec(lowers, view, scratch), output, cancelled=self._cancel)
+        with self._store.scratch("run") as scratch, ExitStack() as stack:
+
+            def say(message: str) -> None:
+                self._report.output(job, os.fsencode(f"{message}\n"))
+
+            try:
+                occasion = Occasion(scratch, stack, unchanged, self.check_cancelled, say)
+                opened = self._opener.open(run, bound, occasion)
+            except ContextChangedError:
+                return None
+            process = process_of(run, Accounts.from_view(view), opened.variables)
+            root = RootSpec(lowers, view, scratch, opened.attached, privileged=run.insecure)
+            finished = self._backend.run(process, root, output, cancelled=self._cancel)
             if finished.status:
                 raise self._failed(run, finished, last.lines())
             layer = self._write(overlay_changes(finished.upper, view, lowers))

@@ -92,6 +92,10 @@ class Surroundings:
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
     warn: Callable[[str, Location | None], None]
+    network: str = "default"
+    """Of a RUN that does not say which."""
+    allowed: frozenset[str] = frozenset()
+    """What --allow names."""
     builds: bool = True
     """False if nothing will be built: then images are needed for what they say of themselves, and only as bases."""
 
@@ -271,6 +275,8 @@ class Evaluation:
             global_args=self._globals,
             origin=lambda name: self._origin(name, index),
             warn=self._surroundings.warn,
+            network=self._surroundings.network,
+            allowed=self._surroundings.allowed,
         )
         self._readings[index] = state.readings
         triggers = state.config.config.on_build

@@ -3,15 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from builder.credentials import Credentials
+from builder.export.output import Output, Packing
 from layers.oci import Platform
-
-
-@dataclass(frozen=True, slots=True)
-class OciOutput:
-    """An OCI image layout: a tar file, standard output (`-`), or a folder."""
-
-    destination: str
-    tar: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +24,16 @@ class BuildOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)
     """Named contexts: name -> `oci-layout://...`."""
-    outputs: tuple[OciOutput, ...] = ()
+    outputs: tuple[Output, ...] = ()
     """Without any, the image goes to the store."""
+    packing: Packing = field(default_factory=Packing)
+    """How the image is put together that goes to the store."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """What --secret and --ssh lend."""
+    network: str = "default"
+    """Of a RUN that does not say which."""
+    allowed: frozenset[str] = frozenset()
+    """What --allow names."""
     use_cache: bool = True
     pull: bool = False
     iid_file: str = ""

@@ -1,14 +1,17 @@
-"""The trees that COPY and ADD read from, and what of them goes into a step's key."""
+"""The trees that COPY, ADD and mounts read from, and what of them goes into a step's key."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from builder.bindings import Bindings, mount_rows
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
+from builder.steps.bound import Bound
 from builder.steps.mode import SymbolicMode
 from builder.steps.sources import Source, find_sources
 from builder.steps.stage_tree import StageTree
-from builder.steps.step import Action, Copy, FromContext, FromStage, MakeDirectory, Run
+from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run
 from builder.steps.tree import Tree, digest_of
 from cache.store import Store
 from layers.digest import Digest, canonical_json
@@ -26,6 +29,8 @@ class Selection:
     material: Material
     tree: Tree | None = None
     sources: tuple[Source, ...] = ()
+    bound: tuple[Bound, ...] = ()
+    """What the binds of a RUN lead to."""
 
 
 class Origins:
@@ -44,21 +49,28 @@ class Origins:
 
     def known_material(self, action: Action, finished: Finished) -> Material | None:
         """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
-        if not isinstance(action, Copy):
-            return self._material(action)
+        if isinstance(action, Run):
+            digests = [self._bindings(finished).digest(bind) for bind in action.binds]
+            known = [digest for digest in digests if digest]
+            return self._run_material(action, known) if len(known) == len(digests) else None
+        if isinstance(action, MakeDirectory):
+            return _directory_material(action)
         if isinstance(action.origin, FromContext):
             return self._of_context(action, action.origin).material
-        snapshot = self._snapshot(action, finished)
+        snapshot = self._snapshot(finished, action.origin)
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
 
     def select(self, action: Action, finished: Finished) -> Selection:
         """What an action reads, ready to be read. A copy's stage must be finished, and its layers in the store."""
-        if not isinstance(action, Copy):
-            return Selection(self._material(action))
+        if isinstance(action, Run):
+            bound = tuple(self._bindings(finished).bound(bind) for bind in action.binds)
+            return Selection(self._run_material(action, [each.digest for each in bound]), bound=bound)
+        if isinstance(action, MakeDirectory):
+            return Selection(_directory_material(action))
         if isinstance(action.origin, FromContext):
             return self._of_context(action, action.origin)
-        snapshot = self._snapshot(action, finished)
+        snapshot = self._snapshot(finished, action.origin)
         assert snapshot is not None, "the solver waits for the stage"
         stage_tree = StageTree(snapshot.layers, self._store)
         sources = find_sources_here(action, stage_tree)
@@ -69,7 +81,17 @@ class Origins:
 
     def unchanged(self, action: Action, selection: Selection) -> bool:
         """Whether the context still holds what was selected: files may change while they are being copied."""
-        return self.renewed().known_material(action, {}) == selection.material
+        if not isinstance(action, Run):
+            return self.renewed().known_material(action, {}) == selection.material
+        bindings = self.renewed()._bindings({})  # noqa: SLF001 - of its own kind
+        return all(
+            bindings.digest(bind) == bound.digest
+            for bind, bound in zip(action.binds, selection.bound, strict=True)
+            if isinstance(bind.origin, FromContext)
+        )
+
+    def _bindings(self, finished: Finished) -> Bindings:
+        return Bindings(self._store, self._context_tree, partial(self._snapshot, finished))
 
     def _of_context(self, action: Copy, origin: FromContext) -> Selection:
         """What a copy takes of a context; what was found once stays, as the tree does."""
@@ -87,23 +109,30 @@ class Origins:
             tree = self._contexts[origin.name] = self._open_context(origin.name)
         return tree
 
-    def _snapshot(self, action: Copy, finished: Finished) -> Snapshot | None:
-        if isinstance(action.origin, FromStage):
-            return finished.get(action.origin.stage)
-        assert not isinstance(action.origin, FromContext)
-        return Snapshot.of_image(action.origin.base.image)
+    def _snapshot(self, finished: Finished, origin: Origin) -> Snapshot | None:
+        if isinstance(origin, FromStage):
+            return finished.get(origin.stage)
+        assert isinstance(origin, FromImage)
+        return Snapshot.of_image(origin.base.image)
 
-    def _material(self, action: Run | MakeDirectory) -> Material:
-        if isinstance(action, MakeDirectory):
-            return {"path": action.path, "user": action.user}
+    def _run_material(self, run: Run, digests: Sequence[Digest]) -> Material:
+        """`digests` are those of `run.binds`."""
         return {
-            "argv": action.argv,
-            "directory": action.directory,
-            "environment": action.environment,
-            "network": action.network,
+            "argv": run.argv,
+            "directory": run.directory,
+            "environment": run.environment,
+            "hostname": run.hostname,
+            "insecure": run.insecure,
+            "mounts": mount_rows(run, digests),
+            "network": run.network,
             "platform": str(self._platform),
-            "user": action.user,
+            "script": run.script.text if run.script else None,
+            "user": run.user,
         }
+
+
+def _directory_material(action: MakeDirectory) -> Material:
+    return {"path": action.path, "user": action.user}
 
 
 def find_sources_here(action: Copy, tree: Tree) -> tuple[Source, ...]:

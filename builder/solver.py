@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from functools import partial
 
 from builder.errors import CancelledError, ContextError, located
 from builder.events import Job
@@ -13,7 +14,7 @@ from builder.origins import Origins, Selection
 from builder.planner import Lookup, StagePlan, look_up, start_of
 from builder.report import Report
 from builder.snapshot import Snapshot
-from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, Step
+from builder.steps.step import Action, FromImage, FromStage, Step, origins_of
 from cache.records import Record
 from cache.store import Store
 from layers.digest import canonical_json
@@ -102,21 +103,21 @@ class Solver:
         return start
 
     def _solve_step(self, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
-        finished = {}
-        if isinstance(action, Copy) and isinstance(action.origin, FromStage):
-            finished[action.origin.stage] = self._ends[action.origin.stage].result()
+        origins_read = origins_of(action)
+        stages = {origin.stage for origin in origins_read if isinstance(origin, FromStage)}
+        finished = {stage: self._ends[stage].result() for stage in stages}
         self._executor.check_cancelled()
         with self._report.running(step.title) as job:
-            if isinstance(action, Copy) and isinstance(action.origin, FromImage):
-                base = action.origin.base
-                self._images.fetch(base, f"FROM {base.name}", self._executor.check_cancelled)
+            for origin in origins_read:
+                if isinstance(origin, FromImage):
+                    self._images.fetch(origin.base, f"FROM {origin.base.name}", self._executor.check_cancelled)
             for origins in (self._origins, self._origins.renewed()):
                 selection = origins.select(action, finished)
                 record = self._make(action, snapshot, selection, job)
                 if record is not None:
                     return snapshot.after_layer(step.created_by, record.layer, record.created)
         raise ContextError(
-            "files of the build context change while they are copied",
+            "files of the build context change while they are read",
             hint="stop what writes there, or list it in .dockerignore",
         )
 
@@ -130,8 +131,9 @@ class Solver:
                 self._report.found_cached(job)
                 return record
             started = self._report.clock()
-            layer = self._executor.execute(action, snapshot, selection, job)
-            if _reads_context(action) and not self._origins.unchanged(action, selection):
+            unchanged = partial(self._origins.unchanged, action, selection)
+            layer = self._executor.execute(action, snapshot, selection, job, unchanged)
+            if layer is None:
                 return None
             return self._remember(lookup, snapshot, layer, self._report.clock() - started)
 
@@ -147,7 +149,3 @@ class Solver:
         )
         self._store.records.add(record)
         return record
-
-
-def _reads_context(action: Action) -> bool:
-    return isinstance(action, Copy) and isinstance(action.origin, FromContext)

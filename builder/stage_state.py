@@ -107,3 +107,7 @@ class Scope:
     origin: Callable[[str], Origin]
     """What --from=NAME means."""
     warn: Callable[[str, Location | None], None]
+    network: str = "default"
+    """Of a RUN that does not say which."""
+    allowed: frozenset[str] = frozenset()
+    """What --allow names."""

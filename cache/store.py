@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from cache.db import Database
 from cache.downloads import Downloads
 from cache.files import FileTable
+from cache.mounts import CacheMounts
 from cache.records import Records
 from cache.trees import Trees, remove
 from layers.blob import NewFile, explained
@@ -51,6 +52,7 @@ class Store:
         self.files = FileTable(self.database)
         self.downloads = Downloads(self.database, self.layout)
         self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
+        self.mounts = CacheMounts(self._path("mounts"), lock=self.lock, scratch=self.scratch)
         self._held: dict[str, int] = {}
         self._indexes: dict[Digest, LayerIndex] = {}
 

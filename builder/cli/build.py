@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from builder.build import Clocks, build
 from builder.cli.arguments import Parser, add_store_options, pair, registry_mirrors
+from builder.cli.run_options import add_run_options, allowed_by, credentials_of
 from builder.cli.world import World
 from builder.errors import UsageError
-from builder.options import BuildOptions, OciOutput
+from builder.options import BuildOptions
 from builder.progress.choose import Mode, open_listener
 from layers.oci import Platform
 
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci,dest=FILE|-|DIR[,tar=false]"
     )
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
+    add_run_options(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
     parser.add_argument("--pull", action="store_true", help="look base images up in their registry again")
     parser.add_argument(
@@ -87,6 +89,9 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
         labels=dict(pair("--label", text) for text in given.label),
         contexts=dict(pair("--build-context", text) for text in given.build_context),
         outputs=tuple(_output(text) for text in given.output),
+        credentials=credentials_of(given, world.environment),
+        network=given.network,
+        allowed=allowed_by(given),
         use_cache=not given.no_cache,
         pull=given.pull,
         iid_file=given.iidfile,
@@ -110,25 +115,3 @@ def _build_args(texts: Sequence[str], environment: Mapping[str, str]) -> dict[st
         elif name in environment:
             values[name] = environment[name]
     return values
-
-
-def _output(text: str) -> OciOutput:
-    """One -o: comma-separated `key=value`, in quotes where a value has a comma."""
-    import csv  # few builds have an output beside the store
-
-    fields = dict(pair("--output", part) for part in next(csv.reader([text]), []))
-    kind, destination = fields.pop("type", ""), fields.pop("dest", "")
-    tar = _OUTPUT_TAR.get(fields.pop("tar", "true"))
-    if kind != "oci" or fields or tar is None:
-        raise UsageError(
-            f"--output {text}: not supported as yet",
-            hint="there are type=oci,dest=FILE|- and type=oci,dest=DIR,tar=false",
-        )
-    if not destination:
-        raise UsageError(f"--output {text}: dest= is missing")
-    if destination == "-" and os.isatty(1):
-        raise UsageError(f"--output {text}: an image is not written to a terminal", hint="redirect standard output")
-    return OciOutput(destination, tar=tar)
-
-
-_OUTPUT_TAR = {"true": True, "1": True, "false": False, "0": False}

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Sequence
 
-from builder.sandbox.process import Network, Process
+from builder.sandbox.process import ALL_CAPABILITIES, DOCKER_CAPABILITIES, HOSTNAME, Network, Process
 from builder.steps.step import Run
 from cache.store import Store
 from layers.accounts import Accounts
@@ -15,11 +15,14 @@ KEPT_BYTES = 16384
 """A line may be of any length; more than this of the end of the output is not kept."""
 
 
-def process_of(run: Run, accounts: Accounts) -> Process:
-    """The process of a step. HOME is that of the user in the image's passwd, unless the environment sets it."""
+def process_of(run: Run, accounts: Accounts, variables: Sequence[tuple[str, str]] = ()) -> Process:
+    """The process of a step; `variables` are those that its mounts bring, and go before all others.
+
+    HOME is that of the user in the image's passwd, unless the environment sets it.
+    """
     user = accounts.user(run.user)
-    environment = dict(run.proxies) | dict(run.environment)
-    environment.setdefault("HOME", user.home)
+    environment = dict(run.proxies) | dict(run.environment) | dict(variables)
+    environment["HOME"] = environment.get("HOME") or user.home
     network: Network = "none" if run.network == "none" else "host"
     return Process(
         argv=run.argv,
@@ -28,7 +31,10 @@ def process_of(run: Run, accounts: Accounts) -> Process:
         uid=user.uid,
         gid=user.gid,
         groups=user.groups,
+        hostname=run.hostname or HOSTNAME,
         network=network,
+        capabilities=ALL_CAPABILITIES if run.insecure else DOCKER_CAPABILITIES,
+        seccomp=not run.insecure,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from builder.errors import Location
 from builder.steps.mode import Mode
+from cache.mounts import Sharing
 from layers.oci import Image
 
 
@@ -42,6 +43,82 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
+class BindMount:
+    """A folder or file of the context, a stage or an image, seen by the command and not part of the layer."""
+
+    target: str
+    """Absolute, as in all mounts."""
+    origin: Origin
+    source: str = ""
+    """Relative to the root of the origin; "" is all of it."""
+    writable: bool = False
+    """The command may write; all that it writes is gone after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMount:
+    """A folder that stays on this machine from one build to the next."""
+
+    target: str
+    id: str
+    sharing: Sharing = Sharing.SHARED
+    seed: BindMount | None = None
+    """What a new cache begins with."""
+    read_only: bool = False
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """An empty folder in memory."""
+
+    target: str
+    size: int | None = None
+    """Most bytes that it holds."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMount:
+    """A secret of the command line, as a file, a variable, or both."""
+
+    id: str
+    target: str = ""
+    """Empty: no file."""
+    variable: str = ""
+    """Empty: no variable."""
+    required: bool = False
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SshMount:
+    """The socket of an SSH agent."""
+
+    id: str
+    target: str
+    required: bool = False
+    mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
+
+
+RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A here-document that is executed: an executable file, there for this command alone."""
+
+    target: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run a command on the file system; what it leaves is the layer."""
 
@@ -54,6 +131,18 @@ class Run:
     network: str = "default"
     proxies: tuple[tuple[str, str], ...] = ()
     """Proxy variables: the command sees them, the key and the history do not."""
+    mounts: tuple[RunMount, ...] = ()
+    script: Script | None = None
+    insecure: bool = False
+    """With all capabilities that there are, and nothing hidden."""
+    hostname: str = ""
+    """Empty: the usual one."""
+
+    @property
+    def binds(self) -> tuple[BindMount, ...]:
+        """What is read of contexts, stages and images: bind mounts, and what caches begin with."""
+        seeds = (mount.seed if isinstance(mount, CacheMount) else mount for mount in self.mounts)
+        return tuple(bind for bind in seeds if isinstance(bind, BindMount))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +184,17 @@ class MakeDirectory:
 
 
 Action = Run | Copy | MakeDirectory
+
+
+def origins_of(action: Action) -> tuple[Origin, ...]:
+    """Where an action reads files from, beside the file system that it changes."""
+    match action:
+        case Run() as run:
+            return tuple(bind.origin for bind in run.binds)
+        case Copy(origin=origin):
+            return (origin,)
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
