@@ -6,7 +6,7 @@ file, fsync, rename, fsync of the folder. Any number of processes may use one la
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
@@ -15,6 +15,7 @@ from layers.blob import BlobWriter, NewFile, explained, open_verified
 from layers.digest import Digest
 from layers.errors import ImageError, StoreError
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
+from layers.partial import PartialBlob
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -67,6 +68,12 @@ class Layout:
         """A new blob, whose digest is known in the end. To be used by `with`: what is not committed is removed."""
         self._create()
         return BlobWriter(self._temporary, self.path)
+
+    def partial(self, descriptor: Descriptor, *, wait: Callable[[], object]) -> PartialBlob:
+        """A download of a blob, which may have begun before; `wait` is called while another process fetches it."""
+        self._create()
+        name = f"fetch-{descriptor.digest.algorithm}-{descriptor.digest.hex}"
+        return PartialBlob(os.path.join(self._temporary, name), self.path(descriptor.digest), descriptor, wait=wait)
 
     def put(self, data: bytes, media_type: str) -> Descriptor:
         """Store a document."""

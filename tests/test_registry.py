@@ -326,7 +326,7 @@ def test_docker_registry_refuses_strangers(real: DockerRegistry, pull: Pull) -> 
     with pytest.raises(NotFoundError, match="not found, or no access") as caught:
         pull.resolve(name_of(real))
 
-    assert f"docker login {real.host}" in caught.value.hint
+    assert f"pybuild login {real.host}" in caught.value.hint
 
 
 @pytest.mark.kernel

@@ -11,11 +11,13 @@ from registries import PASSWORD, USER, FakeRegistry, Reply, basic, make_certific
 from layers.digest import Digest
 from layers.errors import ImageError
 from layers.oci import Descriptor, Image, Platform
-from layers.registry import auth
+from layers.registry import realm as realms
+from layers.registry.auth import Access
 from layers.registry.challenge import Challenge, parse_challenges
 from layers.registry.client import Registry, RegistrySettings
-from layers.registry.credentials import Login, Logins
+from layers.registry.credentials import Logins
 from layers.registry.errors import NotFoundError, RegistryError
+from layers.registry.login import Login
 from layers.registry.reference import Reference
 
 IMAGE = make_image({"hello": b"hello"})
@@ -49,6 +51,11 @@ def add_helper(folder: Path, name: str, script: str) -> None:
     program = folder / f"docker-credential-{name}"
     program.write_text(f'#!/bin/sh\ntest "$1" = get || exit 9\nread -r key\n{script}\n')
     program.chmod(0o755)
+
+
+def logins_of(folder: str | None) -> Logins:
+    """What a folder of Docker's configuration holds."""
+    return Logins(RegistrySettings(docker_config=folder))
 
 
 # --- challenges
@@ -103,20 +110,20 @@ def test_a_long_odd_header_is_read_quickly() -> None:
     ],
 )
 def test_docker_hub_has_many_keys(tmp_path: Path, key: str) -> None:
-    logins = Logins(write_config(tmp_path, auths={key: stored()}))
+    logins = logins_of(write_config(tmp_path, auths={key: stored()}))
 
     assert logins.of("docker.io") == Login(USER, PASSWORD)
 
 
 def test_the_tokens_of_docker_desktop_are_no_login(tmp_path: Path) -> None:
-    logins = Logins(write_config(tmp_path, auths={"https://index.docker.io/v1/access-token": stored()}))
+    logins = logins_of(write_config(tmp_path, auths={"https://index.docker.io/v1/access-token": stored()}))
 
     assert logins.of("docker.io") == Login()
 
 
 @pytest.mark.parametrize("key", ["reg.example:5000", "https://reg.example:5000", "https://reg.example:5000/v2/"])
 def test_a_registry_is_known_by_host_and_port(tmp_path: Path, key: str) -> None:
-    logins = Logins(write_config(tmp_path, auths={key: stored(), "reg.example": stored("x", "y")}))
+    logins = logins_of(write_config(tmp_path, auths={key: stored(), "reg.example": stored("x", "y")}))
 
     assert logins.of("reg.example:5000") == Login(USER, PASSWORD)
 
@@ -132,18 +139,15 @@ def test_a_registry_is_known_by_host_and_port(tmp_path: Path, key: str) -> None:
     ],
 )
 def test_an_entry_holds_a_login_in_several_forms(tmp_path: Path, entry: object, login: Login) -> None:
-    logins = Logins(write_config(tmp_path, auths={"reg.example": entry}))
+    logins = logins_of(write_config(tmp_path, auths={"reg.example": entry}))
 
     assert logins.of("reg.example") == login
 
 
-def test_an_identity_token_is_refused_with_its_reason(tmp_path: Path) -> None:
-    logins = Logins(write_config(tmp_path, auths={"reg.example": {"auth": "", "identitytoken": "abc"}}))
+def test_an_identity_token_is_kept_apart_from_passwords(tmp_path: Path) -> None:
+    logins = logins_of(write_config(tmp_path, auths={"reg.example": {"auth": "", "identitytoken": "abc"}}))
 
-    login = logins.of("reg.example")
-
-    assert not login.basic
-    assert "identity token" in login.trouble
+    assert logins.of("reg.example") == Login(identity="abc")
 
 
 @pytest.mark.parametrize(
@@ -161,11 +165,11 @@ def test_a_broken_configuration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
 
     with pytest.raises(RegistryError, match=r"config\.json is not a configuration of Docker"):
-        Logins(str(tmp_path)).of("reg.example")
+        logins_of(str(tmp_path)).of("reg.example")
 
 
 def test_no_configuration_means_anonymous(tmp_path: Path) -> None:
-    assert Logins(str(tmp_path / "none")).of("docker.io") == Logins(None).of("docker.io") == Login()
+    assert logins_of(str(tmp_path / "none")).of("docker.io") == logins_of(None).of("docker.io") == Login()
 
 
 def test_a_helper_of_the_registry_beats_auths_and_they_beat_the_store(tmp_path: Path, helpers: Path) -> None:
@@ -174,7 +178,7 @@ def test_a_helper_of_the_registry_beats_auths_and_they_beat_the_store(tmp_path: 
     auths = {"a.example": stored(), "b.example": stored(), "c.example": {}}
     folder = write_config(tmp_path, auths=auths, credHelpers={"a.example": "own"}, credsStore="store")
 
-    logins = Logins(folder)
+    logins = logins_of(folder)
 
     assert logins.of("a.example") == Login("own", "1")
     assert logins.of("b.example") == Login(USER, PASSWORD)
@@ -188,7 +192,6 @@ def test_a_helper_of_the_registry_beats_auths_and_they_beat_the_store(tmp_path: 
         ("echo credentials not found in native keychain; exit 1", ""),
         ("echo the keychain is locked; exit 1", "docker-credential-odd fails: the keychain is locked"),
         ("echo '[]'", "docker-credential-odd answers something else than a login"),
-        ('echo \'{"Username": "<token>", "Secret": "x"}\'', "the stored login is an identity token"),
     ],
 )
 def test_a_helper_that_has_nothing_leaves_one_anonymous(
@@ -196,7 +199,7 @@ def test_a_helper_that_has_nothing_leaves_one_anonymous(
 ) -> None:
     add_helper(helpers, "odd", script)
 
-    login = Logins(write_config(tmp_path, credsStore="odd")).of("reg.example")
+    login = logins_of(write_config(tmp_path, credsStore="odd")).of("reg.example")
 
     assert not login.basic
     assert login.trouble.startswith(trouble)
@@ -205,7 +208,7 @@ def test_a_helper_that_has_nothing_leaves_one_anonymous(
 
 def test_a_helper_is_asked_once_for_a_registry(tmp_path: Path, helpers: Path) -> None:
     add_helper(helpers, "own", f"""echo >> {tmp_path}/count; echo '{{"Username": "own", "Secret": "1"}}'""")
-    logins = Logins(write_config(tmp_path, credsStore="own"))
+    logins = logins_of(write_config(tmp_path, credsStore="own"))
 
     logins.of("reg.example")
     logins.of("reg.example")
@@ -348,11 +351,11 @@ def test_a_token_that_ended_is_renewed_by_one_of_many_threads() -> None:
 def test_a_token_is_not_used_beyond_its_lifetime() -> None:
     now = [0.0]
     with FakeRegistry(auth="bearer", anonymous=True) as fake, Registry(RegistrySettings()) as registry:
-        access = auth.Access(
-            registry._connection,
+        access = Access(
+            registry.dialogue._connection,
             host=fake.host,
             origin=fake.url,
-            scope="repository:a:pull",
+            scopes=["repository:a:pull"],
             login=Login,
             warn=lambda _: None,
             clock=lambda: now[0],
@@ -438,7 +441,7 @@ def test_a_registry_token_is_sent_as_it_is(config: str) -> None:
 )
 def test_a_realm_may_not_lead_inside(realm: str, origin: str, words: str) -> None:
     with pytest.raises(RegistryError, match=words):
-        auth._check_realm(realm, origin)
+        realms.check_realm(realm, origin)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +456,7 @@ def test_a_realm_may_not_lead_inside(realm: str, origin: str, words: str) -> Non
     ],
 )
 def test_a_realm_may_be_where_the_registry_is(realm: str, origin: str) -> None:
-    auth._check_realm(realm, origin)
+    realms.check_realm(realm, origin)
 
 
 @pytest.mark.kernel

@@ -15,11 +15,11 @@ from registries import (
     write_config,
 )
 
-from layers.blob import BlobWriter
 from layers.digest import Digest
 from layers.errors import ImageError, StoreError
 from layers.layout import Layout
 from layers.oci import Descriptor
+from layers.partial import PartialBlob
 from layers.registry.client import RegistrySettings
 from layers.registry.errors import BusyError, NotFoundError, RegistryError
 from layers.registry.retry import retry_after
@@ -141,7 +141,7 @@ def test_a_broken_connection_is_tried_again(fake: FakeRegistry, pull: Pull) -> N
     assert fake.paths().count(blob_path()) == 3
 
 
-def test_a_broken_connection_begins_again_for_a_reader_too(fake: FakeRegistry, pull: Pull) -> None:
+def test_a_reader_does_not_notice_a_broken_connection(fake: FakeRegistry, pull: Pull) -> None:
     fake.first[blob_path()] = [Reply(body=fake.replies[blob_path()].body, cut=1000)]
     seen: list[bytes] = []
 
@@ -241,7 +241,7 @@ def test_a_full_disk_is_an_error_of_the_store(
 def test_an_error_of_writing_is_not_forgotten(fake: FakeRegistry, pull: Pull) -> None:
     """A disk that was full for a moment would leave a hole in a blob whose digest seems right."""
 
-    class Leaky(BlobWriter):
+    class Leaky(PartialBlob):
         failed = False
 
         def write(self, data: bytes) -> None:
@@ -251,9 +251,9 @@ def test_an_error_of_writing_is_not_forgotten(fake: FakeRegistry, pull: Pull) ->
             super().write(data)
 
     class LeakyLayout(Layout):
-        def writer(self) -> BlobWriter:
-            super().writer().__exit__(None, None, None)
-            return Leaky(self.root, self.path)
+        def partial(self, descriptor: Descriptor, *, wait: Callable[[], object]) -> PartialBlob:
+            super().partial(descriptor, wait=wait).__exit__(None, None, None)
+            return Leaky(f"{self.root}/part", self.path(descriptor.digest), descriptor, wait=wait)
 
     pull.layout = LeakyLayout(pull.layout.root)
 

@@ -13,10 +13,13 @@ class Body:
     blocks: Callable[[], Iterator[bytes]]
     """Gives all of it, from its beginning, at each call; in blocks, so that it is never whole in memory."""
 
+    secret: bool = False
+    """Whether it may go to no other server than the one that it was meant for."""
+
     @classmethod
-    def of(cls, data: bytes) -> Self:
+    def of(cls, data: bytes, *, secret: bool = False) -> Self:
         """A short one that is at hand."""
-        return cls(len(data), lambda: iter((data,) if data else ()))
+        return cls(len(data), lambda: iter((data,) if data else ()), secret)
 
 
 EMPTY = Body.of(b"")

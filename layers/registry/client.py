@@ -23,11 +23,11 @@ from layers.oci import (
     Manifest,
     Platform,
 )
-from layers.registry.auth import Access, Warn
-from layers.registry.connection import Answer, Connection
-from layers.registry.credentials import Logins
+from layers.registry.answer import Answer
+from layers.registry.auth import Warn
+from layers.registry.dialogue import Dialogue
 from layers.registry.document import check, check_header, kind_of
-from layers.registry.errors import DroppedError, NotFoundError, RegistryError, TransientError, UnreachableError
+from layers.registry.errors import NotFoundError, RegistryError, TransientError, UnreachableError, WrongBytesError
 from layers.registry.places import Endpoint
 from layers.registry.reference import Reference
 from layers.registry.retry import retrying
@@ -58,12 +58,9 @@ class Registry:
     ) -> None:
         self.pause = pause
         """How a thread waits between two tries."""
-        self._settings = settings
         self._warn = warn
-        self._connection = Connection(settings)
-        self._logins = Logins(settings.docker_config)
-        self._origins: dict[str, str] = {}
-        self._accesses: dict[tuple[str, str], Access] = {}
+        self.dialogue = Dialogue(settings, warn)
+        """What is said to registries; pushing goes through it too."""
         self._silent: set[str] = set()
         """Hosts of mirrors that did not work."""
         self._lacking: set[tuple[Endpoint, Reference]] = set()
@@ -81,18 +78,24 @@ class Registry:
         except (ImageError, DigestError) as error:
             raise ImageError(f"{reference.familiar}: {error.message}", hint=error.hint) from error
 
-    def open_blob(self, reference: Reference, descriptor: Descriptor) -> Answer:
-        """The bytes of a blob as they come, unverified and never decompressed; to be closed by the caller."""
+    def open_blob(self, reference: Reference, descriptor: Descriptor, start: int = 0) -> Answer:
+        """The bytes of a blob as they come, unverified and never decompressed; to be closed by the caller.
+
+        `start` asks for what follows the first bytes. A registry may not know how, and send all: then the status of the
+        answer is 200, and not 206.
+        """
 
         def ask(endpoint: Endpoint) -> Answer:
             what = f"blob {descriptor.digest} of {endpoint}"
-            return retrying(lambda: self._get(endpoint, f"blobs/{descriptor.digest}", what), pause=self.pause)
+            return retrying(
+                lambda: self._get(endpoint, f"blobs/{descriptor.digest}", what, start=start), pause=self.pause
+            )
 
         return self._anywhere(reference, ask)
 
     def close(self) -> None:
         """Close all connections."""
-        self._connection.close()
+        self.dialogue.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +110,7 @@ class Registry:
 
         What is wrong, in contrast to missing, ends the search: nobody should get it from elsewhere without a word.
         """
-        *mirrors, upstream = self._connection.places.sources(reference)
+        *mirrors, upstream = self.dialogue.places.sources(reference)
         said = ""
         for mirror in mirrors:
             if mirror.host in self._silent or (mirror, reference) in self._lacking:
@@ -175,60 +178,13 @@ class Registry:
 
         return retrying(ask, pause=self.pause)
 
-    def _get(self, endpoint: Endpoint, path: str, what: str, *, accept: str = "*/*") -> Answer:
-        """GET below a repository, with the access that its registry asks for; the answer has status 200."""
-        origin = self._origin(endpoint.host)
-        access = self._access(endpoint, origin)
-        url = f"{origin}/v2/{endpoint.repository}/{path}"
-        sent = access.header
-        answer = self._connection.get(url, authorization=sent, accept=accept)
-        if answer.status == 401 and answer.url == url:
-            renewed = access.renew(answer.headers.get("WWW-Authenticate", ""), sent)
-            if renewed and renewed != sent:
-                answer.close()
-                answer = self._connection.get(url, authorization=renewed, accept=accept)
-        if answer.status == 200:
+    def _get(self, endpoint: Endpoint, path: str, what: str, *, accept: str = "*/*", start: int = 0) -> Answer:
+        """GET below a repository; the answer has status 200, or 206 for a part."""
+        part = {"Range": f"bytes={start}-"} if start else {}
+        answer = self.dialogue.ask(endpoint, "GET", path, headers={"Accept": accept, **part})
+        if answer.status == 200 or (start and answer.status == 206):
             return answer
         with answer:
-            raise _refusal(answer, what, access.trouble, endpoint.host)
-
-    def _access(self, endpoint: Endpoint, origin: str) -> Access:
-        key = (origin, endpoint.repository)
-        if key not in self._accesses:
-            # Two threads may both come here; setdefault lets one of the two objects win for good.
-            access = Access(
-                self._connection,
-                host=endpoint.host,
-                origin=origin,
-                scope=f"repository:{endpoint.repository}:pull",
-                login=lambda: self._logins.of(endpoint.host),
-                warn=self._warn,
-            )
-            self._accesses.setdefault(key, access)
-        return self._accesses[key]
-
-    def _origin(self, host: str) -> str:
-        """`https://HOST`; where plain http is allowed, whichever the registry speaks."""
-        if host not in self._origins:
-            *secure, last = self._connection.places.origins(host)
-            self._origins[host] = next((origin for origin in secure if self._answers(origin)), last)
-        return self._origins[host]
-
-    def _answers(self, origin: str) -> bool:
-        try:
-            self._connection.get(f"{origin}/v2/").close()
-        except (UnreachableError, DroppedError):
-            return False
-        return True
-
-
-def _refusal(answer: Answer, what: str, trouble: str, host: str) -> RegistryError:
-    """The error for an answer that is not what was asked for."""
-    fault = f"{answer.host} answers {answer.fault()}"
-    if answer.status in {401, 403}:
-        hint = trouble or f"if it is private, store a login for {host} in Docker's config.json (docker login {host})"
-        return NotFoundError(f"{what}: not found, or no access to it: {fault}", hint=hint)
-    if answer.status == 404:
-        hint = trouble or "check the name and the tag"
-        return NotFoundError(f"{what}: not found, or no access to it: {fault}", hint=hint)
-    return RegistryError(f"{what}: {fault}", hint=f"is {host} a registry?")
+            if start and answer.status == 416:
+                raise WrongBytesError(f"{what}: {answer.host} says that it has no more than {start} bytes")
+            raise self.dialogue.refusal(answer, endpoint, what)

@@ -83,6 +83,8 @@ class Connection:
                 target = _target(answer)
             if not is_same_server(target, url):
                 authorization = ""
+                if body is not None and body.secret:
+                    raise RegistryError(f"{answer.host} redirects a login to another server, {_split(target).netloc}")
             url = target
         raise RegistryError(f"{answer.host} redirects without end")
 

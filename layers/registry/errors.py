@@ -3,6 +3,7 @@
 RegistryError           anything else: a message that says all
   UnreachableError      nobody answers there, or not in the language expected; another mirror may
   UntrustedError        the certificate does not prove that the host is who it says
+  WrongBytesError       a blob is not the one of its digest
   NotFoundError         not there, or not for these credentials: registries do not tell which
   TransientError        worth another try
     DroppedError        the connection broke off, or fell silent
@@ -22,6 +23,10 @@ class UnreachableError(RegistryError):
 
 class UntrustedError(RegistryError):
     """The other side's certificate is not valid for its name, or signed by nobody known."""
+
+
+class WrongBytesError(RegistryError):
+    """What came is not what was asked for, and no beginning of it either."""
 
 
 class NotFoundError(RegistryError):
