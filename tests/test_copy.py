@@ -1,56 +1,10 @@
 """COPY and ADD: what lands where. The rules were measured on BuildKit."""
 
-import io
-import tarfile
-from collections.abc import Mapping
-
 import pytest
-from fakes import MemoryTree
+from copies import NOW, changes_of, copied, folder, link
 
 from builder.errors import ContextError
-from builder.steps.attributes import Attributes
-from builder.steps.copy import copy_changes
-from builder.steps.sources import find_sources
-from builder.steps.step import Copy, FromContext
-from builder.steps.target import Target
-from layers.entry import Change, Entry, Kind
-from layers.index import IndexBuilder
-from layers.view import View
-
-NOW = 5_000_000_000
-
-
-def view(*entries: Entry) -> View:
-    builder = IndexBuilder()
-    for entry in entries:
-        builder.add(entry)
-    return View([builder.finish()])
-
-
-def folder(path: str, **attributes: int) -> Entry:
-    return Entry(path, Kind.DIRECTORY, **{"mode": 0o755, **attributes})  # type: ignore[arg-type]  # numbers all
-
-
-def link(path: str, target: str) -> Entry:
-    return Entry(path, Kind.SYMLINK, 0o777, target=target)
-
-
-def copied(
-    files: Mapping[str, bytes | Entry],
-    source: str | tuple[str, ...],
-    destination: str,
-    *base: Entry,
-    owner: tuple[int, int] | None = None,
-    mode: int | None = None,
-    unpack: bool = False,
-) -> dict[str, Change]:
-    """The changes of one instruction, by path."""
-    sources = (source,) if isinstance(source, str) else source
-    action = Copy(FromContext(), sources, destination, unpack=unpack)
-    tree = MemoryTree(files)
-    attributes = Attributes(owner, mode, NOW)
-    changes = copy_changes(action, find_sources(action, tree), tree, Target(view(*base)), attributes)
-    return {change.entry.path: change for change in changes}
+from layers.entry import Entry, Kind
 
 
 def test_a_file_is_copied_under_the_name_of_the_destination() -> None:
@@ -86,7 +40,7 @@ def test_parents_that_are_there_are_listed_as_they_are() -> None:
 
 
 def test_parents_that_are_made_belong_to_the_chosen_owner_and_have_the_chosen_mode() -> None:
-    changes = copied({"a": b"x"}, "a", "/x/y/a", owner=(7, 8), mode=0o700)
+    changes = copied({"a": b"x"}, "a", "/x/y/a", owner=(7, 8), chmod="700")
 
     assert [(c.entry.uid, c.entry.gid, c.entry.mode) for c in changes.values()] == [(7, 8, 0o700)] * 3
 
@@ -102,6 +56,29 @@ def test_a_directory_over_a_directory_keeps_the_mode_of_the_uppermost_alone() ->
 
     assert changes["d"].entry.mode == 0o700
     assert changes["d/t"].entry.mode == 0o755
+
+
+def test_a_directory_that_is_there_keeps_its_owner_and_those_below_do_not() -> None:
+    """COPY --chown into the WORKDIR of somebody else leaves the directory itself theirs."""
+    base = (folder("d", uid=5), folder("d/t", uid=5))
+
+    changes = copied({"s/t/a": b"1"}, "s", "/d", *base, owner=(7, 8), chmod="711")
+
+    assert (changes["d"].entry.uid, changes["d"].entry.mode) == (5, 0o755)
+    assert (changes["d/t"].entry.uid, changes["d/t"].entry.mode) == (7, 0o711)
+
+
+def test_the_uppermost_directory_has_the_time_of_the_source() -> None:
+    changes = copied({"s": folder("", mtime_ns=3), "s/a": b""}, "s", "/d")
+
+    assert changes["d"].entry.mtime_ns == 3
+
+
+def test_the_root_of_a_context_has_no_time_of_its_own() -> None:
+    """A clone of a repository gives it another one each time."""
+    changes = copied({"": folder("", mtime_ns=3), "a": b""}, ".", "/d")
+
+    assert changes["d"].entry.mtime_ns == NOW
 
 
 def test_a_directory_does_not_replace_a_link() -> None:
@@ -124,6 +101,33 @@ def test_a_dangling_link_in_the_destination_has_its_target_made() -> None:
     changes = copied({"a": b"x"}, "a", "/lnk/", link("lnk", "/nope"))
 
     assert list(changes) == ["nope", "nope/a"]
+
+
+def test_a_link_as_the_destination_of_a_file_has_what_it_leads_to_made() -> None:
+    changes = copied({"a": b"x"}, "a", "/lnk", link("lnk", "/nope/b"))
+
+    assert list(changes) == ["nope", "nope/b"]
+
+
+def test_a_link_in_a_directory_is_replaced_by_a_file_of_its_name() -> None:
+    changes = copied({"a": b"x"}, "a", "/d/", folder("d"), link("d/a", "/elsewhere"))
+
+    assert changes["d/a"].entry.kind is Kind.FILE
+
+
+def test_several_files_cannot_become_one() -> None:
+    with pytest.raises(ContextError, match="several files cannot all become /c"):
+        copied({"a": b"1", "b": b"2"}, ("a", "b"), "/c")
+
+
+def test_several_files_go_into_a_directory_that_is_there_without_a_slash() -> None:
+    changes = copied({"a": b"1", "b": b"2"}, ("a", "b"), "/c", folder("c"))
+
+    assert list(changes) == ["c", "c/a", "c/b"]
+
+
+def test_one_file_of_a_pattern_may_become_the_destination() -> None:
+    assert list(copied({"a.txt": b"1"}, "*.txt", "/c")) == ["c"]
 
 
 def test_a_destination_cannot_leave_the_root() -> None:
@@ -168,80 +172,66 @@ def test_hard_links_hold_within_one_source_alone() -> None:
     assert changes["d/c"].entry.inode != changes["d/a"].entry.inode
 
 
+def test_devices_and_fifos_are_copied_and_keep_what_they_are() -> None:
+    files = {
+        "s/null": Entry("", Kind.CHARACTER, 0o666, device=(1, 3)),
+        "s/disk": Entry("", Kind.BLOCK, 0o660, device=(8, 0)),
+        "s/pipe": Entry("", Kind.FIFO, 0o600),
+    }
+
+    changes = copied(files, "s", "/d")
+
+    found = {path: (change.entry.kind, change.entry.device) for path, change in changes.items() if path != "d"}
+    assert found == {
+        "d/null": (Kind.CHARACTER, (1, 3)),
+        "d/disk": (Kind.BLOCK, (8, 0)),
+        "d/pipe": (Kind.FIFO, (0, 0)),
+    }
+
+
 def test_a_source_that_leads_out_of_the_context_stays_inside() -> None:
     assert list(copied({"a": b"x"}, "../../a", "/b")) == ["b"]
 
 
-def archive(*names: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name in names:
-            info = tarfile.TarInfo(name)
-            info.uid, info.size = 33, 2
-            tar.addfile(info, io.BytesIO(b"hi"))
-    return buffer.getvalue()
-
-
-def test_an_archive_is_unpacked_with_its_owners() -> None:
-    changes = copied({"a.tgz": archive("x/y")}, "a.tgz", "/d/", unpack=True)
-
-    assert list(changes) == ["d", "d/x", "d/x/y"]
-    assert changes["d/x/y"].entry.uid == 33
-
-
-def test_an_archive_cannot_leave_its_destination() -> None:
-    with pytest.raises(ContextError, match=r"a.tgz cannot be unpacked: ../../etc/passwd leads out of the archive"):
-        copied({"a.tgz": archive("../../etc/passwd")}, "a.tgz", "/d/", unpack=True)
-
-
-def test_what_is_no_archive_is_copied_as_it_is() -> None:
-    changes = copied({"a.tgz": b"no tar"}, "a.tgz", "/d/", unpack=True)
-
-    assert changes["d/a.tgz"].content == b"no tar"
-
-
-def test_copy_never_unpacks() -> None:
-    assert list(copied({"a.tgz": archive("x")}, "a.tgz", "/d/")) == ["d", "d/a.tgz"]
-
-
-def paths(source: tuple[str, ...], *, unpack: bool) -> list[str]:
-    """The paths in the order and number in which the layer has them."""
-    tree = MemoryTree(
-        {
-            "one/sub/same": b"1",
-            "two/sub/same": b"2",
-            "1.tar": packed("sub", "sub/same"),
-            "2.tar": packed("sub", "sub/b"),
-        }
-    )
-    action = Copy(FromContext(), source, "/new/", unpack=unpack)
-    attributes = Attributes(None, None, NOW)
-    changes = copy_changes(action, find_sources(action, tree), tree, Target(view()), attributes)
-    return [change.entry.path for change in changes]
-
-
-def packed(folder_name: str, file_name: str) -> bytes:
-    """An archive of a folder and a file in it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, kind in ((folder_name, tarfile.DIRTYPE), (file_name, tarfile.REGTYPE)):
-            member = tarfile.TarInfo(name)
-            member.type = kind
-            tar.addfile(member)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(("sources", "unpack"), [(("one", "two"), False), (("one", "two"), True), (("1.tar",), True)])
-def test_a_layer_names_each_path_once(*, sources: tuple[str, ...], unpack: bool) -> None:
+def test_a_layer_names_each_path_once() -> None:
     """The destination was listed twice where it ended in a slash, and so were folders that two sources have."""
-    assert paths(sources, unpack=unpack) == ["new", "new/sub", "new/sub/same"]
+    changes = changes_of({"one/sub/same": b"1", "two/sub/same": b"2"}, ("one", "two"), "/new/")
 
-
-def test_two_archives_with_the_same_folder_list_it_once() -> None:
-    assert paths(("1.tar", "2.tar", "1.tar"), unpack=True) == ["new", "new/sub", "new/sub/b", "new/sub/same"]
+    assert [change.entry.path for change in changes] == ["new", "new/sub", "new/sub/same"]
 
 
 def test_of_two_sources_with_the_same_file_the_last_one_wins() -> None:
     changes = copied({"one/same": b"1", "two/same": b"2"}, ("one", "two"), "/new/")
 
     assert changes["new/same"].content == b"2"
+
+
+# --- attributes
+
+
+@pytest.mark.parametrize(
+    ("chmod", "file", "directory"),
+    [("600", 0o600, 0o600), ("go-rx", 0o644 & ~0o55, 0o700), ("a=rX", 0o444, 0o555), ("+x", 0o755, 0o755)],
+)
+def test_chmod_goes_for_files_and_directories_alike(chmod: str, file: int, directory: int) -> None:
+    changes = copied({"s/t/a": b""}, "s", "/d", chmod=chmod)
+
+    assert (changes["d/t/a"].entry.mode, changes["d/t"].entry.mode) == (file, directory)
+
+
+def test_a_symbolic_mode_says_nothing_of_directories_that_are_made() -> None:
+    changes = copied({"a": b""}, "a", "/x/a", chmod="go-rx")
+
+    assert (changes["x"].entry.mode, changes["x/a"].entry.mode) == (0o755, 0o600)
+
+
+def test_chmod_leaves_links_alone() -> None:
+    changes = copied({"s/ln": link("", "a")}, "s", "/d", chmod="600")
+
+    assert changes["d/ln"].entry.mode == 0o777
+
+
+def test_extended_attributes_are_copied() -> None:
+    files = {"s/a": Entry("", Kind.FILE, xattrs=(("user.note", b"x"),))}
+
+    assert copied(files, "s", "/d")["d/a"].entry.xattrs == (("user.note", b"x"),)

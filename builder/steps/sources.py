@@ -104,9 +104,12 @@ def _named(copy: Copy, text: str, path: str, only: str, tree: Tree) -> list[Sour
     found = []
     for name in [path] if matched is None else [entry.path for entry in matched]:
         entry = tree.lookup(tree.resolve(name))
-        if entry is None:
+        # Nothing can follow a pivot after a file.
+        fits = entry is not None and (not only or entry.kind is Kind.DIRECTORY)
+        if entry is not None and fits:
+            found.append(Source(name, entry, copy.unpack, wanted=wanted))
+        elif entry is None or matched is None:
             raise _missing(text)
-        found.append(Source(name, entry, copy.unpack, wanted=wanted))
     return found
 
 
