@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Self
 
 from layers.digest import Digest, canonical_json
@@ -25,6 +26,10 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_LAYERS: Mapping[str, str] = MappingProxyType(
+    {LAYER: DOCKER_LAYER, LAYER_GZIP: DOCKER_LAYER_GZIP, LAYER_ZSTD: DOCKER_LAYER + ".zstd"}
+)
+"""What Docker called the layers of OCI."""
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_INDEX})
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -49,7 +49,7 @@ def test_what_is_compressed_is_read(kind: Compression, data: bytes) -> None:
     assert plain(compressed(data, kind)) == data
 
 
-@pytest.mark.parametrize("level", [0, 1, 2, 3])
+@pytest.mark.parametrize("level", [0, 1, 2, 3, 4, 6, 9])
 def test_gzip_is_one_member_that_zlib_reads(level: int) -> None:
     data = TEXT + NOISE
 

@@ -1,11 +1,11 @@
 """`pybuild build`: options as `docker buildx build` has them."""
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 
 from builder.build import Clocks, build
 from builder.cli.arguments import Parser, add_store_options, pair, registry_mirrors
+from builder.cli.outputs import add_output_options, outputs_of
 from builder.cli.run_options import add_run_options, allowed_by, credentials_of
 from builder.cli.world import World
 from builder.errors import UsageError
@@ -55,9 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--build-context", action="append", default=[], metavar="NAME=SOURCE", help="NAME=oci-layout://DIR[:TAG]"
     )
-    parser.add_argument(
-        "-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci,dest=FILE|-|DIR[,tar=false]"
-    )
+    add_output_options(parser)
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
     add_run_options(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
@@ -78,6 +76,7 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
     platform = Platform.parse(given.platform) if given.platform else host
     if platform != host:
         raise UsageError(f"--platform {given.platform}: this machine builds for {host} only, as yet")
+    outputs, packing = outputs_of(given, platform)
     return BuildOptions(
         context=given.context,
         root=given.root or world.default_root(),
@@ -88,7 +87,8 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
         build_args=_build_args(given.build_arg, world.environment),
         labels=dict(pair("--label", text) for text in given.label),
         contexts=dict(pair("--build-context", text) for text in given.build_context),
-        outputs=tuple(_output(text) for text in given.output),
+        outputs=outputs,
+        packing=packing,
         credentials=credentials_of(given, world.environment),
         network=given.network,
         allowed=allowed_by(given),

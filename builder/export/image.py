@@ -1,19 +1,165 @@
-"""From the end of a stage to an image: its two documents, in the store."""
+"""From the end of a build, or an image that is there, to an image as an output wants it, with its documents."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from builder.graph import Stage
-from builder.snapshot import Snapshot
+from builder.events import Job
+from builder.export.output import Annotations, Packing, Squash
+from builder.report import Report
+from cache.store import Store
+from layers.compress import Compression
+from layers.errors import ImageError
+from layers.layer import Layer
 from layers.layout import Layout
-from layers.oci import CONFIG, MANIFEST, Image, Manifest
+from layers.oci import (
+    CONFIG,
+    DOCKER_CONFIG,
+    DOCKER_INDEX,
+    DOCKER_LAYERS,
+    DOCKER_MANIFEST,
+    INDEX,
+    MANIFEST,
+    Descriptor,
+    History,
+    Image,
+    ImageConfig,
+    Index,
+    Manifest,
+)
+
+SQUASHED = "pybuild: squashed the layers above into one"
+"""What the history says of a layer that was made of others."""
+
+_OCI_LAYERS = {docker: oci for oci, docker in DOCKER_LAYERS.items()}
 
 
-def assemble(stage: Stage, snapshot: Snapshot, layout: Layout, *, now: str) -> Image:
-    """Write configuration and manifest; the layers must be in the store already."""
-    config = snapshot.image_config(stage.config, now=now)
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An image before anybody has said in what form it is wanted. Its layers are in the store."""
+
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    base: int = 0
+    """How many of the layers, from the lowest, are the base image's."""
+    image: Image | None = None
+    """The image, if it is one already: then it stays as it is unless something is asked of it."""
+
+    @classmethod
+    def of(cls, image: Image) -> "Draft":
+        """An image that is in the store."""
+        layers = zip(image.manifest.layers, image.config.diff_ids, strict=True)
+        return cls(image.config, tuple(Layer(diff_id, blob, 0) for blob, diff_id in layers), image=image)
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """An image with all its documents in the store."""
+
+    image: Image
+    root: Descriptor
+    """What names stand for: the manifest, or an index around it. With the annotations that layouts list it by."""
+
+    def blobs(self) -> Iterator[Descriptor]:
+        """Every blob that it is made of, once."""
+        seen = set()
+        for blob in (self.root, self.image.descriptor, self.image.manifest.config, *self.image.manifest.layers):
+            if blob.digest not in seen:
+                seen.add(blob.digest)
+                yield blob
+
+
+def package(draft: Draft, packing: Packing, store: Store, report: Report) -> Packaged:
+    """Put an image together; layers are squashed and compressed as far as that is asked for."""
+    if draft.image is not None and packing == Packing():
+        return Packaged(draft.image, draft.image.descriptor)
+    draft = _squashed(draft, packing.squash, store, report)
+    layers = tuple(_typed(blob, packing) for blob in _compressed(draft, packing, store, report))
+    annotations = packing.annotations
     manifest = Manifest(
-        config=layout.put(config.serialise(), CONFIG),
-        layers=tuple(layer.descriptor for layer in snapshot.layers),
+        config=store.layout.put(draft.config.serialise(), DOCKER_CONFIG if packing.docker_types else CONFIG),
+        layers=layers,
+        media_type=DOCKER_MANIFEST if packing.docker_types else MANIFEST,
+        annotations=dict(annotations.manifest),
     )
-    descriptor = layout.put(manifest.serialise(), MANIFEST)
-    return Image(replace(descriptor, platform=config.platform), manifest, config)
+    descriptor = replace(store.layout.put(manifest.serialise(), manifest.media_type), platform=draft.config.platform)
+    image = Image(descriptor, manifest, draft.config)
+    listed = replace(descriptor, annotations=dict(annotations.manifest_descriptor))
+    if not annotations.want_index:
+        return Packaged(image, listed)
+    return Packaged(image, _index(listed, annotations, store.layout, docker_types=packing.docker_types))
+
+
+def _index(listed: Descriptor, annotations: Annotations, layout: Layout, *, docker_types: bool) -> Descriptor:
+    """An index with this one manifest."""
+    media_type = DOCKER_INDEX if docker_types else INDEX
+    index = Index((listed,), media_type, dict(annotations.index))
+    return replace(layout.put(index.serialise(), media_type), annotations=dict(annotations.index_descriptor))
+
+
+def _squashed(draft: Draft, squash: Squash, store: Store, report: Report) -> Draft:
+    """The draft with the layers made one that are to be."""
+    kept = {Squash.NONE: len(draft.layers), Squash.NEW: draft.base, Squash.ALL: 0}[squash]
+    if len(draft.layers) - kept < 2:
+        return draft
+    from cache import packs  # not many want it
+
+    below, above = draft.layers[:kept], draft.layers[kept:]
+    with report.running(f"squashing {len(above)} layers") as job:
+        layer = packs.squash(below, above, store, _progress(report, job))
+    layers = (*below, layer)
+    config = replace(
+        draft.config,
+        diff_ids=tuple(layer.diff_id for layer in layers),
+        history=_squashed_history(draft.config.history, kept),
+    )
+    return Draft(config, layers, base=min(kept, draft.base))
+
+
+def _squashed_history(history: tuple[History, ...], kept: int) -> tuple[History, ...]:
+    """Every instruction stays in the history; those whose layers are gone are marked empty. One tells of the new."""
+    rewritten = []
+    for item in history:
+        if not item.empty_layer and kept:
+            kept -= 1
+            rewritten.append(item)
+        else:
+            rewritten.append(replace(item, empty_layer=True))
+    return (*rewritten, History(history[-1].created if history else "", SQUASHED))
+
+
+def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) -> list[Descriptor]:
+    """The blobs of the layers: the new ones, or with `force` all, in the compression that is wanted."""
+    compression, level = packing.compression, packing.level
+    blobs = {number: layer.descriptor for number, layer in enumerate(draft.layers)}
+    left = [
+        number
+        for number, blob in blobs.items()
+        if compression is not None
+        and (packing.force or number >= draft.base)
+        and (level is not None or Compression.of(blob.media_type) is not compression)
+    ]
+    if compression is not None and left:
+        from cache import packs  # not many want it
+
+        with report.running(f"compressing {len(left)} of {len(blobs)} layers by {compression}") as job:
+            for number in left:
+                done = packs.packed(draft.layers[number], compression, level, store, _progress(report, job))
+                blobs[number] = done.descriptor
+    return list(blobs.values())
+
+
+def _progress(report: Report, job: Job) -> Callable[[Descriptor, int], None]:
+    return lambda blob, done: report.progress(job, blob.digest, done, blob.size)
+
+
+def _typed(blob: Descriptor, packing: Packing) -> Descriptor:
+    """A layer's descriptor as manifests of this family say it; ImageError for a layer that Docker has no name for."""
+    if not packing.docker_types:
+        return replace(blob, media_type=_OCI_LAYERS.get(blob.media_type, blob.media_type), platform=None)
+    media_type = DOCKER_LAYERS.get(blob.media_type, blob.media_type)
+    if Compression.of(media_type) is Compression.ZSTD:
+        raise ImageError(
+            f"layer {blob.digest} is compressed by zstd, which manifests of Docker's own kind do not have",
+            hint="leave out oci-mediatypes=false, or add compression=gzip,force-compression=true",
+        )
+    return replace(blob, media_type=media_type)

@@ -1,74 +1,81 @@
-"""Writes an image as an OCI image layout (image-layout.md): a tar, to a file or standard output, or a folder."""
+"""Writes images as an OCI image layout (image-layout.md): a tar, or a folder."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
+from builder.export.image import Packaged
+from layers.counted import counted
 from layers.entry import Entry, Kind
-from layers.errors import PybuildError
-from layers.layout import Layout
-from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Image, Index
+from layers.layout import VERSION, Layout
+from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
 from layers.tar import TarWriter
 
-LAYOUT_VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+Progress = Callable[[Descriptor, int], object]
+"""Called with a blob and how many of its bytes have been written."""
 
 
-class OutputError(PybuildError):
-    """The result cannot be written where it should go."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An image under the full names that it has where it goes."""
+
+    packaged: Packaged
+    names: tuple[str, ...]
 
 
-def write_folder(image: Image, names: Sequence[str], store: Layout, folder: str) -> None:
-    """Add the image to a layout folder, which is made if it is not there; what else it holds stays."""
+def write_folder(images: Sequence[Named], store: Layout, folder: str, progress: Progress) -> None:
+    """Add images to a layout folder, which is made if it is not there; what else it holds stays."""
     target = Layout(folder)
-    for descriptor in _blobs(image):
+    for descriptor in blobs_of(images):
         if not target.has(descriptor):
             with store.open(descriptor) as source, target.writer() as writer:
-                while block := source.read(1 << 20):
+                stream = counted(source, partial(progress, descriptor))
+                while block := stream.read(1 << 20):
                     writer.write(block)
                 writer.commit(descriptor)
-    for name in names or [""]:
-        target.tag(name, image.descriptor)
+    for image in images:
+        for name in image.names or ("",):
+            target.tag(name, image.packaged.root)
 
 
-def write_file(image: Image, names: Sequence[str], store: Layout, path: str) -> None:
-    """Write the layout as a tar; the file is complete, or it is as it was before."""
-    temporary = f"{path}.{os.urandom(4).hex()}.part"
-    try:
-        with open(temporary, "xb") as file:
-            write_stream(image, names, store, file)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {os.strerror(error.errno or 0).lower()}") from error
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+def write_archive(images: Sequence[Named], store: Layout, stream: BinaryIO, progress: Progress) -> None:
+    """Write the layout as a tar. The same images and names give the same bytes."""
+    documents = {"index.json": index_of(images).serialise(), "oci-layout": VERSION}
+    write_tar(blobs_of(images), documents, store, stream, progress)
 
 
-def write_stream(image: Image, names: Sequence[str], store: Layout, stream: BinaryIO) -> None:
-    """Write the layout as a tar. The same image and names give the same bytes."""
+def write_tar(
+    blobs: Iterator[Descriptor], documents: dict[str, bytes], store: Layout, stream: BinaryIO, progress: Progress
+) -> None:
+    """Write blobs where a layout has them, and then documents at its root."""
     tar = TarWriter(stream.write)
     for folder in ("blobs", "blobs/sha256"):
         tar.add(Entry(folder, Kind.DIRECTORY, 0o755))
-    for descriptor in sorted(_blobs(image), key=lambda blob: blob.digest):
+    for descriptor in sorted(blobs, key=lambda blob: blob.digest):
         with store.open(descriptor) as source:
-            path = f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
-            tar.add(Entry(path, Kind.FILE, size=descriptor.size), source)
-    for path, document in (("index.json", _index(image, names).serialise()), ("oci-layout", LAYOUT_VERSION)):
+            content = counted(source, partial(progress, descriptor))
+            tar.add(Entry(blob_path(descriptor), Kind.FILE, size=descriptor.size), content)
+    for path, document in sorted(documents.items()):
         tar.add(Entry(path, Kind.FILE, size=len(document)), document)
     tar.close()
 
 
-def _index(image: Image, names: Sequence[str]) -> Index:
-    named = [replace(image.descriptor, annotations={IMAGE_NAME: name, REF_NAME: name}) for name in names]
-    return Index(tuple(named or [image.descriptor]))
+def index_of(images: Sequence[Named]) -> Index:
+    """The index.json of a layout with these images."""
+    manifests = []
+    for image in images:
+        root = image.packaged.root
+        named = [replace(root, annotations={**root.annotations, IMAGE_NAME: n, REF_NAME: n}) for n in image.names]
+        manifests += named or [root]
+    return Index(tuple(manifests))
 
 
-def _blobs(image: Image) -> Iterator[Descriptor]:
-    """Every blob of the image, once."""
-    seen = set()
-    for descriptor in (image.descriptor, image.manifest.config, *image.manifest.layers):
-        if descriptor.digest not in seen:
-            seen.add(descriptor.digest)
-            yield descriptor
+def blobs_of(images: Sequence[Named]) -> Iterator[Descriptor]:
+    """Every blob of the images, once."""
+    return iter({blob.digest: blob for image in images for blob in image.packaged.blobs()}.values())
+
+
+def blob_path(descriptor: Descriptor) -> str:
+    """Where a layout has a blob."""
+    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"

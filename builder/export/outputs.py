@@ -1,49 +1,153 @@
 """Where an image goes: the store, under its names, or the outputs that the person asked for."""
 
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
-from builder.options import OciOutput
+from builder.events import Job
+from builder.export.image import Draft, Packaged, package
+from builder.export.output import FILE_SYSTEMS, Form, Output, Packing
 from builder.report import Report
+from cache.store import Store
+from layers.digest import Digest
 from layers.errors import ImageError, PybuildError
-from layers.layout import Layout
-from layers.oci import Image
+from layers.oci import Descriptor
 from layers.registry.reference import Reference
 
+if TYPE_CHECKING:
+    from builder.export.engine import Engine
 
-def full_names(tags: Sequence[str]) -> tuple[str, ...]:
-    """The names of -t with host and tag spelt out, as the store has them."""
+# What writes outputs is imported when there is one: a build into the store needs none of it.
+
+
+def full_names(tags: Sequence[str], *, option: str = "-t") -> tuple[str, ...]:
+    """The names of an option with host and tag spelt out, as the store has them."""
     names = []
     for tag in tags:
         try:
             reference = Reference.parse(tag)
         except ImageError as error:
-            raise UsageError(f"-t {tag}: {error.message}", hint=error.hint) from error
+            raise UsageError(f"{option} {tag}: {error.message}", hint=error.hint) from error
         if reference.digest:
-            raise UsageError(f"-t {tag}: a digest cannot be chosen", hint="leave out what begins with @")
+            raise UsageError(f"{option} {tag}: a digest cannot be chosen", hint="leave out what begins with @")
         names.append(str(reference))
     return tuple(names)
 
 
-def deliver(image: Image, names: Sequence[str], outputs: Sequence[OciOutput], store: Layout, report: Report) -> None:
-    """Put the image where it should go. Names appear last, when all that they lead to is there."""
-    if not outputs:
-        for name in names:
-            store.tag(name, image.descriptor)
-        return
-    from builder.export import oci  # a build into the store needs no tar writer
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What outputs need beside the image."""
 
+    store: Store
+    report: Report
+    engine: "Engine | None" = None
+    """Where an image goes that is to be loaded; there if an output asks for it."""
+    keep_owners: bool = False
+    """Whether files in folders are given to their owners: this was root before any namespace was entered."""
+    push: Callable[[Packaged, tuple[str, ...], Output], None] | None = None
+    """Sends an image to its registries."""
+
+
+def wants_engine(outputs: Sequence[Output]) -> bool:
+    """Whether an output is to be loaded into docker or podman."""
+    return any(output.form is Form.DOCKER and not output.destination for output in outputs)
+
+
+def deliver(
+    draft: Draft, names: tuple[str, ...], outputs: Sequence[Output], packing: Packing, places: Places
+) -> Packaged:
+    """Put the image where it should go: into the store, packed as `packing` says, unless there are outputs.
+
+    Names appear last, when all that they lead to is there. Returns the image of the first output that has one, else
+    the one that the store would have.
+    """
+    if not outputs:
+        packaged = package(draft, packing, places.store, places.report)
+        for name in names:
+            places.store.layout.tag(name, packaged.root)
+        return packaged
+    places.report.entered()
+    made: dict[Packing, Packaged] = {}
     for output in outputs:
-        with report.running(f"exporting to oci image format: {output.destination}"):
-            if not output.tar:
-                oci.write_folder(image, names, store, output.destination)
-            elif output.destination == "-":
-                oci.write_stream(image, names, store, sys.stdout.buffer)
-            else:
-                oci.write_file(image, names, store, output.destination)
+        if output.form in FILE_SYSTEMS:
+            _write_file_system(draft, output, places)
+            continue
+        if output.packing not in made:
+            made[output.packing] = package(draft, output.packing, places.store, places.report)
+        _write_image(made[output.packing], output.names or names, output, places)
+    return next(iter(made.values()), None) or package(draft, packing, places.store, places.report)
+
+
+def _write_image(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:
+    if output.form is Form.IMAGE:
+        for name in names:
+            places.store.layout.tag(name, packaged.root)
+    if output.form is Form.REGISTRY or output.rest.get("push") == "true":
+        if places.push is None:
+            raise UsageError(f"type={output.form}: there is no registry to push to")
+        places.push(packaged, names, output)
+    elif output.form is Form.OCI:
+        _write_layout(packaged, names, output, places)
+    elif output.form is Form.DOCKER:
+        _write_docker(packaged, names, output, places)
+
+
+def _write_layout(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:
+    from builder.export import oci
+    from builder.export.sink import opened
+
+    images, layout = [oci.Named(packaged, names)], places.store.layout
+    with places.report.running(f"exporting to oci image format: {output.destination}") as job:
+        if output.tar:
+            with opened(output.destination) as stream:
+                oci.write_archive(images, layout, stream, _progress(places, job))
+        else:
+            oci.write_folder(images, layout, output.destination, _progress(places, job))
+
+
+def _write_docker(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:
+    from builder.export import docker, oci
+    from builder.export.sink import opened
+
+    images, layout = [oci.Named(packaged, names)], places.store.layout
+    if output.destination:
+        with (
+            places.report.running(f"exporting to docker image format: {output.destination}") as job,
+            opened(output.destination) as stream,
+        ):
+            docker.write_archive(images, layout, stream, _progress(places, job))
+        return
+    assert places.engine is not None, "it is found before the build"
+    image = packaged.image
+    blobs = dict(zip(image.config.diff_ids, (layer.digest for layer in image.manifest.layers), strict=True))
+    with places.report.running(f"loading into {places.engine.name}") as job:
+        progress = _progress(places, job)
+
+        def write(stream: BinaryIO, there: frozenset[Digest]) -> None:
+            left_out = {blobs[diff_id] for diff_id in there}
+            docker.write_archive(images, layout, stream, progress, left_out=left_out)
+
+        places.engine.load(write, image.config.diff_ids)
+
+
+def _write_file_system(draft: Draft, output: Output, places: Places) -> None:
+    from builder.export import rootfs
+    from builder.export.sink import opened
+
+    with places.report.running(f"exporting the file system: {output.destination}") as job:
+        changes = rootfs.changes_of(draft.layers, places.store, _progress(places, job))
+        if output.form is Form.LOCAL:
+            rootfs.write_folder(changes, output.destination, places.report.warn, keep_owners=places.keep_owners)
+        else:
+            with opened(output.destination) as stream:
+                rootfs.write_tar(changes, stream)
+
+
+def _progress(places: Places, job: Job) -> Callable[[Descriptor, int], None]:
+    return lambda blob, done: places.report.progress(job, blob.digest, done, blob.size)
 
 
 def write_text(path: str, text: str) -> None:

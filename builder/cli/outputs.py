@@ -1,0 +1,225 @@
+"""How -o and --annotation are written: `docker buildx build`'s grammar, as values."""
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+
+from builder.errors import UsageError
+from builder.export.output import FILE_SYSTEMS, Annotations, Form, Output, Packing, Squash
+from builder.export.outputs import full_names
+from layers.compress import Compression
+from layers.oci import Platform
+
+_BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
+_PLACES = {
+    "": "manifest",
+    "manifest": "manifest",
+    "index": "index",
+    "manifest-descriptor": "manifest_descriptor",
+    "index-descriptor": "index_descriptor",
+}
+"""What documents annotations can be of, by the names that people use."""
+_LEVELS = {Compression.GZIP: range(10), Compression.ZSTD: range(23)}
+_REGISTRY_KEYS = ("push", "push-by-digest", "name-canonical", "registry.insecure")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a build that say in what form the image is wanted, and where."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="type=image|oci|docker|tar|local|registry[,dest=FILE|-|DIR][,KEY=VALUE]; a folder alone: type=local",
+    )
+    parser.add_argument("--load", action="store_true", help="hand the image to docker or podman as well")
+    parser.add_argument(
+        "--annotation", action="append", default=[], metavar="[PLACE:]NAME=VALUE", help="annotate manifest or index"
+    )
+    squash = parser.add_mutually_exclusive_group()
+    squash.add_argument(
+        "--squash", action="store_const", const=Squash.NEW, default=Squash.NONE, help="make one layer of the new ones"
+    )
+    # A whole option to argparse: with a value that may be left out, `--squash .` would take the context for one.
+    squash.add_argument(
+        "--squash=all", dest="squash", action="store_const", const=Squash.ALL, help="make one layer of all"
+    )
+
+
+def outputs_of(given: argparse.Namespace, platform: Platform) -> tuple[tuple[Output, ...], Packing]:
+    """The outputs that the options ask for, and how the image is packed where an output does not say."""
+    packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platform))
+    outputs = parse_outputs(given.output, platform, defaults=packing)
+    if given.load:
+        outputs = (*(outputs or [Output(Form.IMAGE, packing=packing)]), Output(Form.DOCKER, packing=packing))
+    return outputs, packing
+
+
+def parse_outputs(texts: Sequence[str], platform: Platform, *, defaults: Packing) -> tuple[Output, ...]:
+    """What each -o means; what one does not say of its packing is as in `defaults`."""
+    outputs = tuple(_Parsing(text, platform, defaults).output() for text in texts)
+    if sum(output.is_stdout for output in outputs) > 1:
+        raise UsageError("two outputs want standard output", hint="give one of them a file: dest=FILE")
+    return outputs
+
+
+def parse_annotations(texts: Sequence[str], platform: Platform) -> Annotations:
+    """What each --annotation means: `[PLACE[PLATFORM][,...]:]NAME=VALUE`."""
+    annotations = Annotations()
+    for text in texts:
+        places, name, value = _split_annotation(text)
+        for place in places.split(","):
+            annotations = annotations.joined(_annotation(place, name, value, platform, f"--annotation {text}"))
+    return annotations
+
+
+def squash_of(text: str, option: str) -> Squash:
+    """`new`, `all`, or a boolean for `new`."""
+    if text in set(Squash):
+        return Squash(text)
+    if text in _BOOLEANS:
+        return Squash.NEW if _BOOLEANS[text] else Squash.NONE
+    raise UsageError(f"{option}: squash is true, false, new or all")
+
+
+def refuse_terminal(option: str) -> None:
+    """UsageError if standard output is a terminal: an image is not for eyes."""
+    if os.isatty(1):
+        raise UsageError(
+            f"{option}: this is not written to a terminal", hint="redirect standard output, or name a file"
+        )
+
+
+class _Parsing:
+    """One -o; each question takes its fields away, so that those left over are the unknown ones."""
+
+    def __init__(self, text: str, platform: Platform, defaults: Packing) -> None:
+        self._option = f"--output {text}"
+        self._platform = platform
+        self._defaults = defaults
+        self._fields = self._read(text)
+
+    def output(self) -> Output:
+        """The whole of it; UsageError for what is unknown, missing, or of no use with this type."""
+        form = self._form()
+        destination = self._fields.pop("dest", "")
+        tar = self._boolean("tar", default=True) if form is Form.OCI else True
+        if form is Form.LOCAL and destination in {"", "-"}:
+            raise self._wrong("dest= is missing: the folder")
+        if form in {Form.OCI, Form.TAR} and not destination:
+            if not tar:
+                raise self._wrong("dest= is missing: the folder")
+            destination = "-"
+        if destination == "-":
+            if not tar:
+                raise self._wrong("a folder cannot go to standard output")
+            refuse_terminal(self._option)
+        if form in FILE_SYSTEMS:
+            output = Output(form, destination)
+        else:
+            names, packing = self._names(), self._packing()
+            rest = {key: self._fields.pop(key) for key in _REGISTRY_KEYS if key in self._fields}
+            output = Output(form, destination, tar, names, packing, rest)
+        if self._fields:
+            raise self._wrong(f"{form} outputs have no {', '.join(self._fields)}", hint="docs/outputs.md lists all")
+        if destination and form in {Form.IMAGE, Form.REGISTRY}:
+            raise self._wrong(f"{form} outputs have no dest")
+        return output
+
+    def _read(self, text: str) -> dict[str, str]:
+        import csv  # few builds have an output beside the store
+
+        parts = next(csv.reader([text]), [])
+        if parts == [text] and "=" not in text:
+            return {"type": "tar", "dest": "-"} if text == "-" else {"type": "local", "dest": text}
+        fields = {}
+        for part in parts:
+            key, equals, value = part.partition("=")
+            if not key or not equals:
+                raise self._wrong(f"{part!r} is not written KEY=VALUE")
+            fields[key.strip()] = value
+        return fields
+
+    def _form(self) -> Form:
+        kind = self._fields.pop("type", "")
+        if kind not in set(Form):
+            there = ", ".join(Form)
+            raise self._wrong(f"there is no type {kind}" if kind else "type= is missing", hint=f"the types are {there}")
+        return Form(kind)
+
+    def _names(self) -> tuple[str, ...]:
+        text = self._fields.pop("name", "")
+        return full_names(text.split(","), option=f"{self._option}: name") if text else ()
+
+    def _packing(self) -> Packing:
+        compression, level = self._compression()
+        squash = self._fields.pop("squash", None)
+        return Packing(
+            compression=compression,
+            level=level,
+            force=self._boolean("force-compression", default=self._defaults.force),
+            docker_types=not self._boolean("oci-mediatypes", default=not self._defaults.docker_types),
+            squash=self._defaults.squash if squash is None else squash_of(squash, self._option),
+            annotations=self._annotations(),
+        )
+
+    def _compression(self) -> tuple[Compression | None, int | None]:
+        kind, text = self._fields.pop("compression", ""), self._fields.pop("compression-level", "")
+        if kind == "estargz":
+            raise self._wrong("estargz is not supported", hint="gzip, zstd and uncompressed are")
+        if kind and kind not in set(Compression):
+            raise self._wrong(f"there is no compression {kind}", hint=f"there are {', '.join(Compression)}")
+        compression = Compression(kind) if kind else self._defaults.compression
+        if not text:
+            return compression, None if kind else self._defaults.level
+        levels = _LEVELS.get(compression or Compression.GZIP, range(0))
+        if not (text.isascii() and text.isdigit() and int(text) in levels):
+            allowed = f"0 to {levels[-1]}" if levels else "none"
+            raise self._wrong(f"compression-level is {text}, and {compression or Compression.GZIP} has {allowed}")
+        return compression or Compression.GZIP, int(text)
+
+    def _annotations(self) -> Annotations:
+        annotations = self._defaults.annotations
+        for key in [key for key in self._fields if key.startswith("annotation")]:
+            value = self._fields.pop(key)
+            place, dot, name = key.removeprefix("annotation").partition(".")
+            if not dot or not name:
+                raise self._wrong(f"{key} is not written annotation[-PLACE].NAME")
+            annotations = annotations.joined(
+                _annotation(place.removeprefix("-"), name, value, self._platform, self._option)
+            )
+        return annotations
+
+    def _boolean(self, key: str, *, default: bool) -> bool:
+        text = self._fields.pop(key, None)
+        if text is None:
+            return default
+        if text not in _BOOLEANS:
+            raise self._wrong(f"{key} is true or false")
+        return _BOOLEANS[text]
+
+    def _wrong(self, what: str, *, hint: str = "") -> UsageError:
+        return UsageError(f"{self._option}: {what}", hint=hint)
+
+
+def _split_annotation(text: str) -> tuple[str, str, str]:
+    """Places, name and value. A name may have colons of its own: only what can be a place is one."""
+    head, equals, value = text.partition("=")
+    place = r"(?:manifest|index|manifest-descriptor|index-descriptor)(?:\[[^]]*\])?"
+    found = re.fullmatch(rf"({place}(?:,{place})*):(.*)", head)
+    places, name = (found[1], found[2]) if found else ("", head)
+    if not equals or not name:
+        raise UsageError(f"--annotation {text!r}: it is written [PLACE:]NAME=VALUE")
+    return places, name, value
+
+
+def _annotation(place: str, name: str, value: str, platform: Platform, option: str) -> Annotations:
+    """One annotation; `place` is such as `index` or `manifest[linux/amd64]`."""
+    found = re.fullmatch(r"([a-z-]*)(?:\[([^]]+)\])?", place)
+    if found is None or found[1] not in _PLACES:
+        raise UsageError(f"{option}: there is no place {place} for annotations", hint=f"there are {', '.join(_PLACES)}")
+    if found[2] and Platform.parse(found[2]) != platform:
+        raise UsageError(f"{option}: the image is for {platform}, not for {found[2]}")
+    return Annotations(**{_PLACES[found[1]]: ((name, value),)})

@@ -1,0 +1,107 @@
+"""Where an image is to go, and in what form: one -o as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from layers.compress import Compression
+
+
+class Form(StrEnum):
+    """What an output is; the values are those of `type=`."""
+
+    IMAGE = "image"
+    """The store, under names."""
+    REGISTRY = "registry"
+    OCI = "oci"
+    """An OCI image layout: a tar, or a folder."""
+    DOCKER = "docker"
+    """An archive for `docker load`, or without a destination docker or podman themselves."""
+    TAR = "tar"
+    """The root file system as a tar."""
+    LOCAL = "local"
+    """The root file system in a folder."""
+
+
+FILE_SYSTEMS = frozenset({Form.TAR, Form.LOCAL})
+"""The forms that are no image: neither names nor packing say anything of them."""
+
+
+class Squash(StrEnum):
+    """Which layers become one."""
+
+    NONE = "none"
+    NEW = "new"
+    """Those that the build made; the base image's stay."""
+    ALL = "all"
+
+
+Texts = tuple[tuple[str, str], ...]
+"""Names with what they mean, sorted by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Texts beside an image, by what document they stand in (image-spec annotations.md)."""
+
+    manifest: Texts = ()
+    index: Texts = ()
+    """Of an index that has this image only, and is made for them."""
+    manifest_descriptor: Texts = ()
+    """Where an index or layout lists the manifest."""
+    index_descriptor: Texts = ()
+    """Where a layout lists the index."""
+
+    @property
+    def want_index(self) -> bool:
+        """Whether any is of an index."""
+        return bool(self.index or self.index_descriptor)
+
+    def joined(self, other: "Annotations") -> "Annotations":
+        """These, and those of the other, which wins."""
+        return Annotations(
+            _joined(self.manifest, other.manifest),
+            _joined(self.index, other.index),
+            _joined(self.manifest_descriptor, other.manifest_descriptor),
+            _joined(self.index_descriptor, other.index_descriptor),
+        )
+
+
+def _joined(first: Texts, second: Texts) -> Texts:
+    return tuple(sorted((dict(first) | dict(second)).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How an image is put together for an output: all that changes its bytes and not what runs."""
+
+    compression: Compression | None = None
+    """Of the new layers; None: as they are stored."""
+    level: int | None = None
+    """None: the default of the compression."""
+    force: bool = False
+    """Compress the base image's layers too."""
+    docker_types: bool = False
+    """The media types that Docker had before there was an OCI."""
+    squash: Squash = Squash.NONE
+    annotations: Annotations = field(default_factory=Annotations)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One place where the image goes."""
+
+    form: Form
+    destination: str = ""
+    """A file, a folder, or `-` for standard output; "" for forms that need none."""
+    tar: bool = True
+    """For OCI: a tar and no folder."""
+    names: tuple[str, ...] = ()
+    """Full names, instead of those that the image has anyway."""
+    packing: Packing = field(default_factory=Packing)
+    rest: Mapping[str, str] = field(default_factory=dict)
+    """What is said of a registry beyond all this."""
+
+    @property
+    def is_stdout(self) -> bool:
+        return self.destination == "-"
