@@ -14,12 +14,12 @@ from boxes import EVERYONE, Box, Inside
 from hypothesis import given
 from hypothesis import strategies as st
 from machine_code import DATA, I386, PROCESSORS, Call, Processor, program
-from users import ROOT
+from users import CHECKOUT, ROOT
 
 from builder.sandbox import syscalls
 from builder.sandbox.process import ALL_CAPABILITIES
 from builder.sandbox.seccomp import abi
-from builder.sandbox.seccomp.bpf import LIMIT, Program, decide
+from builder.sandbox.seccomp.bpf import LIMIT, NUMBER, Program, decide
 from builder.sandbox.seccomp.filter import default_filter, filter_for
 from builder.sandbox.seccomp.profile import ALLOW, ALLOWED, KILL, REFUSE, SPECIAL, UNKNOWN, Among, fail
 
@@ -222,6 +222,30 @@ def test_an_unknown_processor_has_no_filter_and_a_warning_says_so() -> None:
     assert warning == "RUN has no seccomp filter: the system calls of this processor (vax) are not known"
 
 
+@pytest.mark.kernel
+def test_a_kernel_without_filters_is_warned_of() -> None:
+    tree = Program()
+    allow = tree.returns(ALLOW)
+    tree.load(NUMBER, tree.if_equal(NUMBERS["seccomp"], tree.returns(UNKNOWN), allow))
+    script = "import os; from builder.sandbox.seccomp.filter import filter_for; print(*filter_for(os.uname().machine))"
+
+    ran = confined(tree.assembled(), script)
+
+    assert ran.stdout == f"b'' RUN has no seccomp filter: this kernel ({os.uname().release}) has none\n"
+
+
+def confined(filter_: bytes, script: str) -> subprocess.CompletedProcess[str]:
+    """Run Python under a filter, outside of any sandbox."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        preexec_fn=lambda: syscalls.set_filter(filter_),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def errnos(
     box: Box, calls: Mapping[str, Call], processor: Processor = PROCESSORS[MACHINE], **rest: Any
 ) -> dict[str, int]:
@@ -338,12 +362,6 @@ with tempfile.TemporaryDirectory() as folder, open(folder + "/x", "w") as file:
     print(asyncio.run(echo()) + subprocess.check_output(["echo", "-n", "spawn "], text=True) + right.recv(9).decode())
 """
 
-    ran = subprocess.run(
-        [sys.executable, "-c", script],
-        preexec_fn=lambda: syscalls.set_filter(FILTERS[MACHINE]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = confined(FILTERS[MACHINE], script)
 
     assert (ran.stdout, ran.stderr) == ("fork\nasync spawn socket\n", "")
