@@ -15,6 +15,7 @@ from builder.context.remote import Remotes
 from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.parser import parse
+from builder.elsewhere import Elsewhere
 from builder.events import Listener
 from builder.export.image import Draft
 from builder.export.outputs import Places, deliver, full_names, wants_engine, write_text
@@ -94,7 +95,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             ),
         )
         graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
-        origins = Origins(store, options.platform, contexts.open)
+        origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files))
         plans = plan(graph, origins, store.records, use_cache=options.use_cache)
         contexts.save()
         _announce(plans.values(), report)

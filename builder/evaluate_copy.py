@@ -8,6 +8,7 @@ from builder.dockerfile.words import expand_body
 from builder.errors import DockerfileError
 from builder.stage_state import Scope, StageState
 from builder.steps.mode import Mode, parse_mode
+from builder.steps.remote import Remote
 from builder.steps.step import Copy, InlineFile
 
 
@@ -15,15 +16,15 @@ def copy_action(copy: d.Copy, state: StageState, scope: Scope) -> tuple[str, Cop
     """The action of a COPY or ADD in its stage, and how the history words it."""
     keyword = "ADD" if isinstance(copy, d.Add) else "COPY"
     sources = tuple(state.word(source) for source in copy.sources)
-    _refuse_unsupported(keyword, copy, sources)
     destination = state.word(copy.destination)
+    target = _joined(state.directory, destination)
     chown, chmod = state.word(copy.chown), state.word(copy.chmod)
     if copy.link:
         _check_numeric(chown)
     action = Copy(
         origin=scope.origin(copy.from_),
         sources=sources,
-        destination=_joined(state.directory, destination),
+        destination=target,
         inline=tuple(_inline_file(document, state) for document in copy.documents),
         chown=chown,
         mode=_mode(chmod),
@@ -31,6 +32,7 @@ def copy_action(copy: d.Copy, state: StageState, scope: Scope) -> tuple[str, Cop
         link=copy.link,
         parents=copy.parents,
         excludes=copy.excludes,
+        remotes=_remotes(copy, sources, target, state),
     )
     flags = [f"--{name}={value}" for name, value in (("chown", chown), ("chmod", chmod)) if value]
     if copy.parents:
@@ -39,17 +41,20 @@ def copy_action(copy: d.Copy, state: StageState, scope: Scope) -> tuple[str, Cop
     return " ".join([keyword, *flags, *sources, *documents, destination]), action
 
 
-def _refuse_unsupported(keyword: str, copy: d.Copy, sources: tuple[str, ...]) -> None:
-    """Nothing is accepted and then ignored."""
-    remote = [source for source in sources if _is_remote(source)]
-    if not isinstance(copy, d.Add):
-        if remote:
-            raise DockerfileError(f"{remote[0]} cannot be a source of COPY", hint="ADD fetches URLs and repositories")
-        return
-    if copy.checksum and not remote:
-        raise DockerfileError("checksum requires HTTP(S) or Git sources", hint="leave --checksum out for local files")
-    if remote:
-        raise DockerfileError(f"{keyword} with a URL or git repository is not supported yet")
+def _remotes(copy: d.Copy, sources: tuple[str, ...], destination: str, state: StageState) -> tuple[Remote, ...]:
+    """The sources of ADD that are elsewhere; COPY has none."""
+    checksum = state.word(copy.checksum) if isinstance(copy, d.Add) else ""
+    if not checksum and not any(map(_may_be_remote, sources)):
+        return ()
+    # Not at the top: most copies are of local files, and reading URLs costs more to import than all that they need.
+    from builder.evaluate_add import is_remote, remotes_of
+
+    if isinstance(copy, d.Add):
+        return remotes_of(copy, sources, destination, checksum)
+    for source in sources:
+        if not copy.from_ and is_remote(source):
+            raise DockerfileError(f"{source} cannot be a source of COPY", hint="ADD fetches URLs and repositories")
+    return ()
 
 
 def _inline_file(document: d.Document, state: StageState) -> InlineFile:
@@ -85,5 +90,5 @@ def _joined(directory: str, path: str) -> str:
     return posixpath.normpath("/" + joined.lstrip("/")).rstrip("/") + ("/" if is_directory else "") or "/"
 
 
-def _is_remote(source: str) -> bool:
-    return source.startswith(("http://", "https://", "git://", "ssh://", "git@"))
+def _may_be_remote(source: str) -> bool:
+    return "://" in source or "@" in source

@@ -1,10 +1,11 @@
 """The trees that COPY, ADD and mounts read from, and what of them goes into a step's key."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from builder.bindings import Bindings, mount_rows
+from builder.elsewhere import Elsewhere, Row
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
@@ -36,16 +37,19 @@ class Selection:
 class Origins:
     """Gives trees to copies, and materials to keys. One for a build; `renewed` forgets what it saw of the context."""
 
-    def __init__(self, store: Store, platform: Platform, open_context: Callable[[str], Tree]) -> None:
+    def __init__(
+        self, store: Store, platform: Platform, open_context: Callable[[str], Tree], elsewhere: Elsewhere
+    ) -> None:
         self._store = store
         self._platform = platform
         self._open_context = open_context
+        self._elsewhere = elsewhere
         self._contexts: dict[str, Tree] = {}
         self._selected: dict[Copy, Selection] = {}
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
-        return Origins(self._store, self._platform, self._open_context)
+        return Origins(self._store, self._platform, self._open_context, self._elsewhere)
 
     def known_material(self, action: Action, finished: Finished) -> Material | None:
         """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
@@ -98,10 +102,20 @@ class Origins:
         selection = self._selected.get(action)
         if selection is None:
             tree = self._context_tree(origin)
-            sources = find_sources_here(action, tree)
-            material = _copy_material(action, _digests(sources, tree, owners=False))
-            selection = self._selected[action] = Selection(material, tree, sources)
+            found = list(self._found(action, tree))
+            material = _copy_material(action, [row for row, _ in found])
+            selection = self._selected[action] = Selection(material, tree, tuple(source for _, source in found))
         return selection
+
+    def _found(self, action: Copy, tree: Tree) -> Iterator[tuple[Row, Source]]:
+        """What the sources name, of this context or elsewhere, each with what of it shows in the result."""
+        remotes = {remote.text: remote for remote in action.remotes}
+        for text in action.sources:
+            if text in remotes:
+                yield self._elsewhere.source(remotes[text], action.excludes)
+            else:
+                sources = find_sources_here(replace(action, sources=(text,)), tree)
+                yield from zip(_digests(sources, tree, owners=False), sources, strict=True)
 
     def _context_tree(self, origin: FromContext) -> Tree:
         tree = self._contexts.get(origin.name)

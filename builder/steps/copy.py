@@ -107,7 +107,12 @@ class _Copying:
         """A file goes into a directory under its own name, or else becomes what the destination names."""
         there = self._target.lookup(top)
         if there is not None and there.kind is Kind.DIRECTORY:
-            path = os.path.join(top, os.path.basename(named))
+            name = os.path.basename(named)
+            if not name:
+                raise ContextError(
+                    f"/{top} is a directory, and the URL has no name for a file", hint="give the destination a name"
+                )
+            path = os.path.join(top, name)
         elif top in self._alone:
             raise ContextError(
                 f"several files cannot all become /{top}", hint="the name of a directory ends in a slash here"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from builder.errors import Location
 from builder.steps.mode import Mode
+from builder.steps.remote import Remote
 from cache.mounts import Sharing
 from layers.oci import Image
 
@@ -173,6 +174,8 @@ class Copy:
     """The path of a source stays, or what of it follows `/./`."""
     excludes: tuple[str, ...] = ()
     """Patterns of what of each source is left out."""
+    remotes: tuple[Remote, ...] = ()
+    """Those of the sources that are elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
