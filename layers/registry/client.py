@@ -1,4 +1,4 @@
-"""A registry as something to pull from: references become images, descriptors become streams of bytes.
+"""Registries as something to pull from: references become images, descriptors become streams of bytes.
 
 Speaks the OCI distribution specification 1.1 (and with it Docker's Registry HTTP API V2). Every document is checked
 against its digest, and handed on as the bytes that came.
@@ -28,6 +28,7 @@ from layers.registry.auth import Warn
 from layers.registry.dialogue import Dialogue
 from layers.registry.document import check, check_header, kind_of
 from layers.registry.errors import NotFoundError, RegistryError, TransientError, UnreachableError, WrongBytesError
+from layers.registry.pace import Pace
 from layers.registry.places import Endpoint
 from layers.registry.reference import Reference
 from layers.registry.retry import retrying
@@ -61,6 +62,7 @@ class Registry:
         self._warn = warn
         self.dialogue = Dialogue(settings, warn)
         """What is said to registries; pushing goes through it too."""
+        self._paces: dict[str, Pace] = {}
         self._silent: set[str] = set()
         """Hosts of mirrors that did not work."""
         self._lacking: set[tuple[Endpoint, Reference]] = set()
@@ -92,6 +94,10 @@ class Registry:
             )
 
         return self._anywhere(reference, ask)
+
+    def pace_of(self, host: str) -> Pace:
+        """What is known of how a registry takes blobs."""
+        return self._paces.setdefault(host, Pace())
 
     def close(self) -> None:
         """Close all connections."""

@@ -47,7 +47,7 @@ class Dialogue:
         """
         access = self.access(endpoint, push=push, mount_from=mount_from)
         origin = self._origin(endpoint.host)
-        url = path if "://" in path else f"{origin}/v2/{endpoint.repository}/{path}"
+        url = path if path.startswith(("http://", "https://")) else f"{origin}/v2/{endpoint.repository}/{path}"
         ours = is_same_server(url, origin)
         sent = access.fresh() if ours else ""
         answer = self._connection.ask(method, url, authorization=sent, headers=headers, body=body, alone=alone)
@@ -97,9 +97,11 @@ class Dialogue:
             answer = self._connection.get(f"{origin}/v2/", authorization=header)
         return answer, access
 
-    def refusal(self, answer: Answer, endpoint: Endpoint, what: str, *, push: bool = False) -> RegistryError:
-        """The error for an answer that is not what was asked for."""
-        fault = f"{answer.host} answers {answer.fault()}"
+    def refusal(
+        self, answer: Answer, endpoint: Endpoint, what: str, *, push: bool = False, fault: str = ""
+    ) -> RegistryError:
+        """The error for an answer that is not what was asked for; `fault` are its words, if they have been read."""
+        fault = f"{answer.host} answers {fault or answer.fault()}"
         host = endpoint.host
         if urlsplit(answer.url).netloc != urlsplit(self._origin(host)).netloc:
             # A store of blobs to which the registry redirected: its "no" says nothing about logins.

@@ -52,3 +52,7 @@ class BusyError(TransientError):
     def __init__(self, message: str, *, hint: str = "", wait: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.wait = wait
+
+
+class LostUploadError(TransientError):
+    """An upload has to begin again: the registry forgot it, or did not take it this way."""

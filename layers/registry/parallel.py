@@ -1,6 +1,7 @@
 """Several transfers at the same time, and one end for all of them."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
@@ -16,8 +17,9 @@ TRANSFERS = 4
 class Stop:
     """The wish to end, which transfers look at between two pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Callable[[float], object]) -> None:
         self._event = threading.Event()
+        self._pause = pause
 
     def check(self) -> None:
         """Raise if the end has come."""
@@ -29,14 +31,26 @@ class Stop:
         self._event.wait(0.2)
         self.check()
 
+    def pause(self, seconds: float) -> None:
+        """Wait before another try. Sleeping would keep all others from ending."""
+        (self._event.wait if self._pause is time.sleep else self._pause)(seconds)
+        self.check()
+
     def set(self) -> None:
         """Let all end."""
         self._event.set()
 
 
-def each(act: Callable[[T, Stop], object], items: Iterable[T], *, parallel: int, name: str) -> None:
+def each(
+    act: Callable[[T, Stop], object],
+    items: Iterable[T],
+    *,
+    parallel: int,
+    pause: Callable[[float], object],
+    name: str,
+) -> None:
     """Do something with all items in several threads; the first error ends all, and rises."""
-    stop = Stop()
+    stop = Stop(pause)
     with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix=name) as pool:
         futures = [pool.submit(act, item, stop) for item in items]
         try:

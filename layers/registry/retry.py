@@ -16,17 +16,26 @@ LONGEST_WAIT = 60.0
 _FIRST_PAUSE = 0.5
 
 
-def retrying(action: Callable[[], T], *, pause: Callable[[float], object], attempts: int = ATTEMPTS) -> T:
+def retrying(
+    action: Callable[[], T],
+    *,
+    pause: Callable[[float], object],
+    attempts: int = ATTEMPTS,
+    reached: Callable[[], int] = lambda: 0,
+) -> T:
     """Do it until it is done; the last TransientError rises as it is, and is final for whoever tries around this.
 
-    Pauses double and are spread at random, so that many clients that failed together do not return together.
+    Pauses double and are spread at random, so that many clients that failed together do not return together. `reached`
+    says how far it has come: a try that came farther than all before begins the count anew.
     """
     tried = 0
+    farthest = reached()
     while True:
         try:
             return action()
         except TransientError as error:
-            tried += 1
+            tried = 1 if reached() > farthest else tried + 1
+            farthest = max(farthest, reached())
             if error.final or tried == attempts or error.wait > LONGEST_WAIT:
                 error.final = True
                 raise

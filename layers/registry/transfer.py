@@ -46,7 +46,7 @@ def fetch_layers(
                 partial,
                 lambda start: registry.open_blob(reference, descriptor, start),
                 progress=progress,
-                pause=registry.pause,
+                pause=stop.pause,
                 check=stop.check,
             )
             try:
@@ -61,7 +61,7 @@ def fetch_layers(
         # What was found had been damaged on disk, or was never right: once more from the beginning.
         fetch(descriptor, stop)
 
-    each(fetch, missing.values(), parallel=parallel, name="fetch")
+    each(fetch, missing.values(), parallel=parallel, pause=registry.pause, name="fetch")
 
 
 def _receive(incoming: Incoming, inspect: Inspect | None) -> None:
