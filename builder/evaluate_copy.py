@@ -63,7 +63,7 @@ def _inline_file(document: d.Document, state: StageState) -> InlineFile:
         raise DockerfileError(f"the here-document {document.name!r} would be a file with a slash in its name")
     text = document.text
     if document.expand:
-        text = expand_body(text, state.environment.get, state.escape)
+        text = expand_body(text, state.look_up, state.escape)
     return InlineFile(document.name, os.fsencode(text))
 
 
