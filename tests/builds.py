@@ -30,7 +30,7 @@ class Built:
     @property
     def texts(self) -> dict[str, str]:
         """The files as text."""
-        return {path: data.decode() for path, data in self.contents.items()}
+        return {path: data.decode(errors="replace") for path, data in self.contents.items()}
 
     @property
     def cached(self) -> list[str]:
