@@ -16,6 +16,7 @@ from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.parser import parse
 from builder.elsewhere import Elsewhere
+from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
 from builder.export.image import Draft
 from builder.export.outputs import Places, deliver, full_names, wants_engine, write_text
@@ -28,7 +29,7 @@ from builder.report import Report
 from builder.steps.step import Run
 from cache.store import Store
 from layers.digest import Digest
-from layers.oci import Image
+from layers.oci import Image, ImageConfig
 from layers.registry.settings import RegistrySettings
 
 
@@ -57,7 +58,12 @@ class Clocks:
     def created(self) -> str:
         """The time as documents of images have it: RFC 3339, in UTC."""
         seconds, nanoseconds = divmod(self.now_ns(), 1_000_000_000)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds:09d}Z"
+        fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
+
+    def at(self, epoch: int | None) -> "Clocks":
+        """The same, but with a time for the image that stands still; None changes nothing."""
+        return self if epoch is None else Clocks(self.monotonic, lambda: epoch * SECOND)
 
 
 def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
@@ -75,6 +81,8 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         remotes = Remotes(store, registries(options), options.environment, report)
         stack.callback(remotes.close)
         contexts = Contexts(options, named, store, remotes)
+        options, epoch = with_epoch(options, contexts.open)
+        clocks = clocks.at(epoch)
         source = contexts.dockerfile()
         refuse_foreign(source, options.build_args.get(SYNTAX, ""))
         dockerfile = parse(source)
@@ -95,14 +103,14 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             ),
         )
         graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
-        origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files))
+        origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), epoch)
         plans = plan(graph, origins, store.records, use_cache=options.use_cache)
         contexts.save()
         _announce(plans.values(), report)
         if not all(stage_plan.complete for stage_plan in plans.values()):
-            plans = _solve(graph, plans, origins, images, store, report, clocks, options)
+            plans = _solve(graph, plans, origins, images, store, report, clocks, options, epoch)
             contexts.save()
-        draft = _finish(graph, plans, images, clocks)
+        draft = _finish(graph, plans, images, clocks, options, dated=epoch is not None)
         image = deliver(draft, names, options.outputs, options.packing, places).image
         if options.iid_file:
             write_text(options.iid_file, image.manifest.config.digest)
@@ -153,6 +161,7 @@ def _solve(
     report: Report,
     clocks: Clocks,
     options: BuildOptions,
+    epoch: int | None,
 ) -> dict[int, StagePlan]:
     """Execute what is left, in the namespaces that RUN needs if there is a RUN left."""
     # Not at the top: what executes costs more to import than a build that the cache answers takes.
@@ -172,7 +181,8 @@ def _solve(
                 report.warn(backend.warning)
         report.entered()
         store.sweep()
-        executor = stack.enter_context(closing(Executor(store, backend, report, clocks.now_ns, options.credentials)))
+        executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch)
+        stack.callback(executor.close)
         solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=options.use_cache)
         # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
         settling = threading.Thread(target=store.trees.settle, name="settle")
@@ -181,8 +191,16 @@ def _solve(
         return solver.solve(plans)
 
 
-def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, clocks: Clocks) -> Draft:
-    """The target's image, its layers in the store."""
+def _finish(
+    graph: Graph,
+    plans: Mapping[int, StagePlan],
+    images: Images,
+    clocks: Clocks,
+    options: BuildOptions,
+    *,
+    dated: bool,
+) -> Draft:
+    """The target's image, its layers in the store; if it is `dated`, nothing in it is later than the clock."""
     stage = graph.target
     snapshot = plans[stage.index].snapshot
     assert snapshot is not None
@@ -192,7 +210,16 @@ def _finish(graph: Graph, plans: Mapping[int, StagePlan], images: Images, clocks
     if isinstance(stage.start, ImageStart):
         images.require(stage.start.base, stage.start.title)
         base = len(stage.start.base.image.manifest.layers)
-    return Draft(snapshot.image_config(graph.target.config, now=clocks.created()), snapshot.layers, base)
+    now = clocks.created()
+    config = snapshot.image_config(graph.target.config, now=now, latest=now if dated else "")
+    return Draft(_unset(config, options), snapshot.layers, base)
+
+
+def _unset(config: ImageConfig, options: BuildOptions) -> ImageConfig:
+    """The configuration without the variables and labels that are not wanted in the end."""
+    env = tuple(line for line in config.config.env if line.partition("=")[0] not in options.unset_env)
+    labels = {name: text for name, text in config.config.labels.items() if name not in options.unset_labels}
+    return config.with_config(env=env, labels=labels)
 
 
 def registries(options: BuildOptions) -> RegistrySettings:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 from builder.credentials import Credentials
+from builder.epoch import clamped, clamped_on_disk
 from builder.errors import CancelledError, CommandError
 from builder.events import Job
 from builder.origins import Selection
@@ -42,8 +43,10 @@ class Executor:
         report: Report,
         now_ns: Callable[[], int],
         credentials: Credentials,
+        epoch: int | None = None,
     ) -> None:
         """`backend` must have been entered; None will do for a build without RUN."""
+        self._epoch = epoch
         self._store = store
         self._opener = Opener(store, credentials, report.warn)
         self._backend = backend
@@ -85,7 +88,7 @@ class Executor:
             changes = copy_changes(action, selection.sources, selection.tree, Target(view), attributes)
         else:
             changes = directory_changes(action, Target(view), Accounts.from_view(view), self._now_ns())
-        layer = self._write(changes)
+        layer = self._write(changes if self._epoch is None else clamped(changes, self._epoch))
         reads_context = any(isinstance(origin, FromContext) for origin in origins_of(action))
         return None if reads_context and not unchanged() else layer
 
@@ -121,7 +124,10 @@ class Executor:
             finished = self._backend.run(process, root, output, cancelled=self._cancel)
             if finished.status:
                 raise self._failed(run, finished, last.lines())
-            layer = self._write(overlay_changes(finished.upper, view, lowers))
+            changes = overlay_changes(finished.upper, view, lowers)
+            if self._epoch is not None:
+                changes = clamped_on_disk(changes, finished.upper, self._epoch)
+            layer = self._write(changes)
             self._store.trees.adopt(layer.diff_id, finished.upper)
         return layer
 

@@ -34,6 +34,11 @@ class BuildOptions:
     """Of a RUN that does not say which."""
     allowed: frozenset[str] = frozenset()
     """What --allow names."""
+    source_date_epoch: str = ""
+    """Seconds since 1970, `git` or `context`; "" leaves it to build argument and environment."""
+    unset_env: tuple[str, ...] = ()
+    """Variables that the image does not have in the end, whoever set them."""
+    unset_labels: tuple[str, ...] = ()
     use_cache: bool = True
     pull: bool = False
     iid_file: str = ""

@@ -6,6 +6,7 @@ from functools import partial
 
 from builder.bindings import Bindings, mount_rows
 from builder.elsewhere import Elsewhere, Row
+from builder.epoch import Dated
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
@@ -38,8 +39,14 @@ class Origins:
     """Gives trees to copies, and materials to keys. One for a build; `renewed` forgets what it saw of the context."""
 
     def __init__(
-        self, store: Store, platform: Platform, open_context: Callable[[str], Tree], elsewhere: Elsewhere
+        self,
+        store: Store,
+        platform: Platform,
+        open_context: Callable[[str], Tree],
+        elsewhere: Elsewhere,
+        epoch: int | None = None,
     ) -> None:
+        self._epoch = epoch
         self._store = store
         self._platform = platform
         self._open_context = open_context
@@ -49,10 +56,23 @@ class Origins:
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
-        return Origins(self._store, self._platform, self._open_context, self._elsewhere)
+        return Origins(self._store, self._platform, self._open_context, self._elsewhere, self._epoch)
 
     def known_material(self, action: Action, finished: Finished) -> Material | None:
         """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
+        material = self._known_material(action, finished)
+        return None if material is None else self._dated(material)
+
+    def select(self, action: Action, finished: Finished) -> Selection:
+        """What an action reads, ready to be read. A copy's stage must be finished, and its layers in the store."""
+        selection = self._select(action, finished)
+        return replace(selection, material=self._dated(selection.material))
+
+    def _dated(self, material: Material) -> Material:
+        """The material of a step that makes a layer: with an epoch, the times in it depend on that."""
+        return material if self._epoch is None else {**material, "source_date_epoch": self._epoch}
+
+    def _known_material(self, action: Action, finished: Finished) -> Material | None:
         if isinstance(action, Run):
             digests = [self._bindings(finished).digest(bind) for bind in action.binds]
             known = [digest for digest in digests if digest]
@@ -65,8 +85,7 @@ class Origins:
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
 
-    def select(self, action: Action, finished: Finished) -> Selection:
-        """What an action reads, ready to be read. A copy's stage must be finished, and its layers in the store."""
+    def _select(self, action: Action, finished: Finished) -> Selection:
         if isinstance(action, Run):
             bound = tuple(self._bindings(finished).bound(bind) for bind in action.binds)
             return Selection(self._run_material(action, [each.digest for each in bound]), bound=bound)
@@ -120,7 +139,10 @@ class Origins:
     def _context_tree(self, origin: FromContext) -> Tree:
         tree = self._contexts.get(origin.name)
         if tree is None:
-            tree = self._contexts[origin.name] = self._open_context(origin.name)
+            tree = self._open_context(origin.name)
+            if self._epoch is not None:
+                tree = Dated(tree, self._epoch)
+            self._contexts[origin.name] = tree
         return tree
 
     def _snapshot(self, finished: Finished, origin: Origin) -> Snapshot | None:

@@ -47,18 +47,24 @@ class Snapshot:
             history=(*self.history, History(created, created_by, comment=COMMENT, empty_layer=empty)),
         )
 
-    def image_config(self, config: ImageConfig, *, now: str) -> ImageConfig:
+    def image_config(self, config: ImageConfig, *, now: str, latest: str = "") -> ImageConfig:
         """The configuration document of the image that a stage ends as.
 
         Instructions without a layer take the time of the layer before them, and those at the beginning that of the
-        first new layer: so a build that is answered by the cache gives the same digest again.
+        first new layer: so a build that is answered by the cache gives the same digest again. With `latest`, they have
+        that, and nothing is later.
         """
-        history = _with_times(self.history, now)
+        if latest:
+            from builder.epoch import no_later  # most builds have no epoch
+
+            history = tuple(replace(item, created=no_later(item.created, latest)) for item in self.history)
+        else:
+            history = _with_times(self.history, now)
         return replace(
             config,
             diff_ids=tuple(layer.diff_id for layer in self.layers),
             history=history,
-            created=history[-1].created if history else now,
+            created=latest or (history[-1].created if history else now),
         )
 
 

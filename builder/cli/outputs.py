@@ -38,6 +38,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotation", action="append", default=[], metavar="[PLACE:]NAME=VALUE", help="annotate manifest or index"
     )
+    parser.add_argument(
+        "--source-date-epoch", default="", metavar="N|git|context", help="the time of all that is new in the image"
+    )
+    parser.add_argument("--unsetenv", action="append", default=[], metavar="NAME", help="leave a variable out")
+    parser.add_argument("--unsetlabel", action="append", default=[], metavar="NAME", help="leave a label out")
     squash = parser.add_mutually_exclusive_group()
     squash.add_argument(
         "--squash", action="store_const", const=Squash.NEW, default=Squash.NONE, help="make one layer of the new ones"
