@@ -48,7 +48,7 @@ THINGS = st.lists(
         st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
         st.sampled_from(KINDS),
         st.sampled_from([0o644, 0o755, 0o600, 0, 0o4755, 0o2711, 0o1777]),
-        st.integers(-100_000, 2**33),
+        st.integers(-100_000, 2**32),
         st.text("ab/.\n", max_size=5),
     ),
     max_size=12,
