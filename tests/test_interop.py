@@ -185,9 +185,16 @@ def test_buildah_builds_on_the_image(project: Project, tmp_path: Path) -> None:
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A Docker daemon of our own, without a network; gives its command line."""
+    """A Docker daemon of our own, without a network; gives its command line. What it mounts ends with it."""
     socket_path = f"unix://{tmp_path}/docker.sock"
-    command = ["dockerd", f"--data-root={tmp_path}/data", f"--exec-root={tmp_path}/exec", f"--host={socket_path}"]
+    command = [
+        "unshare",
+        "--mount",
+        "dockerd",
+        f"--data-root={tmp_path}/data",
+        f"--exec-root={tmp_path}/exec",
+        f"--host={socket_path}",
+    ]
     command += [f"--pidfile={tmp_path}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
 
