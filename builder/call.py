@@ -1,7 +1,6 @@
 """`--call`: answers about a Dockerfile that need no build: what checks find, what can be set, what can be built."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from builder.arguments import SYNTAX
@@ -13,7 +12,7 @@ from builder.checks.ruleset import find_all, refuse
 from builder.checks.settings import read_settings
 from builder.context.named import NamedContexts
 from builder.context.remote import Remotes
-from builder.context.sources import Contexts, read_dockerfile
+from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.parser import parse
@@ -74,31 +73,33 @@ def parse_call(text: str) -> Call:
 
 def answer(call: Call, options: BuildOptions, listener: Listener, clocks: Clocks) -> Answer:
     """Answer a call other than build. Nothing is built, and no layer of any image is fetched."""
-    source = read_dockerfile(options)
-    refuse_foreign(source, options.build_args.get(SYNTAX, ""))
-    if call.method == "targets":
-        return Answer(targets_answer(parse(source), json=call.json))
-    if call.method == "outline":
-        with _evaluation(parse(source), options, listener, clocks) as (evaluation, _):
+    with closing(Store(options.root)) as store, ExitStack() as stack:
+        surroundings, contexts = _surroundings(options, store, Report(listener, clocks.monotonic), stack)
+        source = contexts.dockerfile()
+        refuse_foreign(source, options.build_args.get(SYNTAX, ""))
+        if call.method == "targets":
+            return Answer(targets_answer(parse(source), json=call.json))
+        if call.method == "outline":
+            evaluation = Evaluation(parse(source), options.target, surroundings)
             error = evaluation.look_through(everything=False)
             if error:
                 raise error
             return Answer(outline_answer(evaluation.survey(), json=call.json))
-    checked = _check(source, options, listener, clocks)
+        checked = _check(source, options, surroundings, contexts)
     status = 0 if call.ignore_status or not (checked.findings or checked.error) else 1
     return Answer(check_answer(checked, json=call.json), status)
 
 
-def _check(source: Source, options: BuildOptions, listener: Listener, clocks: Clocks) -> Checked:
+def _check(source: Source, options: BuildOptions, surroundings: Surroundings, contexts: Contexts) -> Checked:
     """Check the target with what it needs, or without a target all stages, and as far as errors let one see."""
     dockerfile, syntax_error = _parse_what_can_be(source)
     if dockerfile is None:
         return Checked(source, (), syntax_error)
     settings = read_settings(source.directives.check, options.build_args)
-    with _evaluation(dockerfile, options, listener, clocks) as (evaluation, contexts):
-        error = evaluation.look_through(everything=not options.target)
-        findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
-        contexts.save()
+    evaluation = Evaluation(dockerfile, options.target, surroundings)
+    error = evaluation.look_through(everything=not options.target)
+    findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
+    contexts.save()
     try:
         refuse(findings, settings)
     except DockerfileError as refusal:
@@ -119,25 +120,22 @@ def _parse_what_can_be(source: Source) -> tuple[Dockerfile | None, PybuildError 
             return None, error
 
 
-@contextmanager
-def _evaluation(
-    dockerfile: Dockerfile, options: BuildOptions, listener: Listener, clocks: Clocks
-) -> Iterator[tuple[Evaluation, Contexts]]:
-    report = Report(listener, clocks.monotonic)
-    with closing(Store(options.root)) as store, ExitStack() as stack:
-        named = NamedContexts(options.contexts)
-        images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
-        stack.callback(images.close)
-        surroundings = Surroundings(
-            find_image=images.find,
-            contexts=named,
-            platform=options.platform,
-            build_args=options.build_args,
-            labels=options.labels,
-            warn=report.warn,
-            builds=False,
-        )
-        remotes = Remotes(store, registries(options), options.environment, report)
-        stack.callback(remotes.close)
-        contexts = Contexts(options, named, store, remotes)
-        yield Evaluation(dockerfile, options.target, surroundings), contexts
+def _surroundings(
+    options: BuildOptions, store: Store, report: Report, stack: ExitStack
+) -> tuple[Surroundings, Contexts]:
+    """What evaluations depend on beside the Dockerfile; `stack` closes it."""
+    named = NamedContexts(options.contexts)
+    images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
+    stack.callback(images.close)
+    remotes = Remotes(store, registries(options), options.environment, report)
+    stack.callback(remotes.close)
+    surroundings = Surroundings(
+        find_image=images.find,
+        contexts=named,
+        platform=options.platform,
+        build_args=options.build_args,
+        labels=options.labels,
+        warn=report.warn,
+        builds=False,
+    )
+    return surroundings, Contexts(options, named, store, remotes)

@@ -13,17 +13,18 @@ class BuildOptions:
     """Everything that a build depends on beside files; paths are as the person gave them."""
 
     context: str
+    """A folder, a repository, a URL, or `-` for standard input."""
     root: str
     """The folder of the store."""
     platform: Platform
     dockerfile: str = ""
-    """Empty: `Dockerfile` in the context; `-`: standard input."""
+    """Empty: `Dockerfile` in the context; `-`: standard input; a URL; a path, in the context if that is no folder."""
     tags: tuple[str, ...] = ()
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)
-    """Named contexts: name -> `oci-layout://...`."""
+    """Named contexts: name -> a folder, a repository, a URL, `docker-image://...` or `oci-layout://...`."""
     outputs: tuple[Output, ...] = ()
     """Without any, the image goes to the store."""
     packing: Packing = field(default_factory=Packing)

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,13 @@ from builds import Bench, tar_of
 from registries import FakeRegistry, Reply, make_image
 from repositories import Upstream
 
+from builder.build import Clocks
+from builder.call import answer, parse_call
 from builder.errors import ContextError, DockerfileError, UsageError
+from builder.options import BuildOptions
 from layers.entry import Entry
 from layers.errors import ImageError
+from layers.oci import Platform
 
 COPY_ALL = "FROM scratch\nCOPY . /x/\n"
 FILES = {"Dockerfile": COPY_ALL, "a": "1", "d/b": "2"}
@@ -230,6 +235,15 @@ def test_the_dockerfile_may_come_from_a_url(bench: Bench, web: FakeRegistry) -> 
     built = bench.build(bench.context({"a": "1"}), dockerfile=f"{web.url}/Dockerfile")
 
     assert copied(built.contents) == {"a": "1"}
+
+
+def test_questions_are_answered_of_contexts_that_are_no_folders(bench: Bench, web: FakeRegistry) -> None:
+    serve(web, {"c.tar": tar_of({"Dockerfile": "FROM scratch AS one\n"})})
+    options = BuildOptions(f"{web.url}/c.tar", str(bench.folder / "root"), Platform.host())
+
+    given = answer(parse_call("targets"), options, lambda _: None, Clocks(time.monotonic, time.time_ns))
+
+    assert "one" in given.text
 
 
 # --- repositories

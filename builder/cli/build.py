@@ -46,14 +46,22 @@ def _answer(text: str, options: BuildOptions, mode: Mode, world: World) -> int |
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="pybuild build", description="Build an image from a Dockerfile.")
-    parser.add_argument("context", metavar="CONTEXT", help="the folder whose files COPY and ADD take")
+    parser.add_argument(
+        "context",
+        metavar="CONTEXT",
+        help="a folder, a git repository, the URL of a tar, or `-`: a tar or a Dockerfile on standard input",
+    )
     parser.add_argument("-t", "--tag", action="append", default=[], metavar="NAME", help="name the image; repeatable")
-    parser.add_argument("-f", "--file", default="", metavar="FILE", help="the Dockerfile; `-` reads standard input")
+    parser.add_argument("-f", "--file", default="", metavar="FILE", help="the Dockerfile; `-`: standard input")
     parser.add_argument("--target", default="", metavar="STAGE", help="build this stage instead of the last")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
     parser.add_argument(
-        "--build-context", action="append", default=[], metavar="NAME=SOURCE", help="NAME=oci-layout://DIR[:TAG]"
+        "--build-context",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="another context: a folder, a git repository, a URL, docker-image://REF, oci-layout://DIR[:TAG][@DIGEST]",
     )
     add_output_options(parser)
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")

@@ -19,14 +19,6 @@ from layers.entry import Kind
 STDIN = "-"
 
 
-def read_dockerfile(options: BuildOptions) -> Source:
-    """The Dockerfile of a context that is a folder, read into statements; or standard input, if that is it."""
-    if options.dockerfile == STDIN:
-        return read(sys.stdin.buffer.read(), "Dockerfile")
-    path = options.dockerfile or os.path.join(options.context, "Dockerfile")
-    return read(_content(path), os.path.basename(path))
-
-
 class Contexts:
     """Opens the folders that COPY and ADD read; each opening sees one as it is then, and remembers digests of files.
 
@@ -53,12 +45,14 @@ class Contexts:
         """The Dockerfile that the options name, read into statements; DockerfileError if it is not there."""
         given = self._options.dockerfile
         if given == STDIN:
-            return read_dockerfile(self._options)
+            return read(sys.stdin.buffer.read(), "Dockerfile")
         if "://" in given and isinstance(source := context_source(given), Url):
             return read(_content(self._remotes.path(self._remotes.file(source.url))), "Dockerfile")
         place = self._place("")
         if place.is_lasting:
-            return read_dockerfile(self._options)
+            # -f is relative to the current folder, as for docker.
+            path = given or os.path.join(place.folder, "Dockerfile")
+            return read(_content(path), os.path.basename(path))
         if place.file:
             if given:
                 raise UsageError(f"the context is a Dockerfile, and -f {given} names another one")
@@ -112,7 +106,6 @@ class Contexts:
         dockerfile = "" if name else self._options.dockerfile or "Dockerfile"
         is_file = bool(dockerfile) and dockerfile != STDIN and isinstance(context_source(dockerfile), Folder)
         if place.is_lasting:
-            # -f is relative to the current folder, as for docker.
             path = self._options.dockerfile or os.path.join(place.folder, dockerfile)
             return find_ignore_file(place.folder, path if is_file else None)
         for path in (dockerfile + FILE_NAME, FILE_NAME) if is_file else (FILE_NAME,):
