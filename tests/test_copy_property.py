@@ -60,11 +60,12 @@ def make(root: str, things: list[Thing]) -> None:
     made: dict[str, Thing] = {}
     for thing in things:
         path = os.path.join(root, *thing.path)
-        if os.path.lexists(path):
+        above = [os.path.join(root, *thing.path[:count]) for count in range(1, len(thing.path))]
+        if os.path.lexists(path) or any(os.path.islink(other) or os.path.isfile(other) for other in above):
             continue
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
+        except (FileExistsError, NotADirectoryError):  # a fifo is in the way
             continue
         made[path] = thing
         files = [other for other in made if os.path.isfile(other) and not os.path.islink(other)]
