@@ -73,7 +73,7 @@ def test_skopeo_copies_the_image_to_a_docker_archive(project: Project, image: Im
         manifest = tar.extractfile("manifest.json")
         assert manifest
         (entry,) = json.load(manifest)
-    assert entry["RepoTags"] == ["app:latest"]
+    assert entry["RepoTags"] == [NAME]
     assert entry["Config"] == f"{image.id.removeprefix('sha256:')}.json"
     assert [path.removesuffix(".tar") for path in entry["Layers"]] == [
         digest.removeprefix("sha256:") for digest in image.config["rootfs"]["diff_ids"]
