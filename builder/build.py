@@ -108,7 +108,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         contexts.save()
         _announce(plans.values(), report)
         if not all(stage_plan.complete for stage_plan in plans.values()):
-            plans = _solve(graph, plans, origins, images, store, report, clocks, options, epoch)
+            plans = _solve(graph, plans, origins, images, remotes, store, report, clocks, options, epoch)
             contexts.save()
         draft = _finish(graph, plans, images, clocks, options, dated=epoch is not None)
         image = deliver(draft, names, options.outputs, options.packing, places).image
@@ -157,6 +157,7 @@ def _solve(
     plans: Mapping[int, StagePlan],
     origins: Origins,
     images: Images,
+    remotes: Remotes,
     store: Store,
     report: Report,
     clocks: Clocks,
@@ -183,6 +184,7 @@ def _solve(
         store.sweep()
         executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch)
         stack.callback(executor.close)
+        remotes.check_cancelled = executor.check_cancelled
         solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=options.use_cache)
         # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
         settling = threading.Thread(target=store.trees.settle, name="settle")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from repositories import TIME, Upstream
 
 from builder.context.git import Git
 from builder.context.repository import Repository
-from builder.errors import ContextError
+from builder.errors import CancelledError, ContextError
 
 Checkout = Callable[..., Path]
 
@@ -41,6 +42,14 @@ def checkout(tmp_path: Path, git: Git) -> Checkout:
 
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if done():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it does not come about")
 
 
 # --- which commit
@@ -241,6 +250,21 @@ def test_a_machine_without_git_is_told_so(tmp_path: Path) -> None:
         git.commit(Repository("https://example.org/x.git"))
 
     assert "install git" in caught.value.hint
+
+
+def test_git_ends_with_the_build(tmp_path: Path) -> None:
+    (tmp_path / "git").write_text(f"#!/bin/sh\n/bin/sleep 300 &\necho $! > {tmp_path}/pid\nwait\n")
+    (tmp_path / "git").chmod(0o755)
+
+    def cancel() -> None:
+        if (tmp_path / "pid").exists():
+            raise CancelledError("enough")
+
+    with pytest.raises(CancelledError):
+        Git({"PATH": str(tmp_path)}, check_cancelled=cancel).commit(Repository("https://example.org/x.git"))
+
+    status = Path("/proc", (tmp_path / "pid").read_text().strip(), "status")
+    wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())
 
 
 def test_a_password_in_the_url_is_in_no_error(git: Git) -> None:

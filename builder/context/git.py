@@ -7,13 +7,18 @@ those allowed is spoken (submodules included), nobody is asked for a password, a
 import os
 import re
 import shlex
+import signal
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from builder.context.repository import Repository, without_password
 from builder.errors import ContextError
+
+if TYPE_CHECKING:
+    import subprocess
 
 PROTOCOLS = ("https", "http", "ssh", "git")
 
@@ -33,6 +38,7 @@ _SETTINGS = (
 _HANDED_ON = ("PATH", "SSH_AUTH_SOCK")
 _PROXIES = ("all_proxy", "http_proxy", "https_proxy", "no_proxy")
 _MOST_REASON = 400
+_SECONDS_BETWEEN_CHECKS = 0.5
 _HINTS = (
     ("could not read Username", "it is private, or not there; no password is asked for or sent"),
     ("Authentication failed", "it is private, or not there; no password is asked for or sent"),
@@ -56,9 +62,18 @@ class Git:
     """Asks servers and checks commits out. Any thread may use it; ContextError for all that goes wrong."""
 
     def __init__(
-        self, environment: Mapping[str, str], *, ca_file: str = "", protocols: tuple[str, ...] = PROTOCOLS
+        self,
+        environment: Mapping[str, str],
+        *,
+        ca_file: str = "",
+        protocols: tuple[str, ...] = PROTOCOLS,
+        check_cancelled: Callable[[], object] = lambda: None,
     ) -> None:
-        """Of the environment only what leads to the network is handed on; of its HOME only ssh's known hosts."""
+        """Of the environment only what leads to the network is handed on; of its HOME only ssh's known hosts.
+
+        `check_cancelled` is called now and then, and ends what git does by raising an error.
+        """
+        self._check_cancelled = check_cancelled
         known_hosts = shlex.quote(os.path.join(environment.get("HOME") or "/", ".ssh", "known_hosts"))
         proxies = (*_PROXIES, *(name.upper() for name in _PROXIES))
         self._environment = {name: environment[name] for name in (*_HANDED_ON, *proxies) if name in environment} | {
@@ -145,12 +160,12 @@ class Git:
 
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 ["git", *settings, *arguments],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 start_new_session=True,  # without a terminal that ssh could ask for a password on
                 umask=0o022,
             )
@@ -158,9 +173,26 @@ class Git:
             raise ContextError(
                 "there is no git on this machine", hint="install git; it fetches repositories"
             ) from error
-        if done.returncode:
-            raise _GitError(without_passwords(os.fsdecode(done.stderr)))
-        return os.fsdecode(done.stdout)
+        with process:
+            try:
+                out, err = self._communicate(process)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # a session is a group too: git has helpers, such as ssh
+                raise
+        if process.returncode:
+            raise _GitError(without_passwords(os.fsdecode(err)))
+        return os.fsdecode(out)
+
+    def _communicate(self, process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+        """All that a process prints."""
+        import subprocess  # as above
+
+        while True:
+            try:
+                return process.communicate(timeout=_SECONDS_BETWEEN_CHECKS)
+            except subprocess.TimeoutExpired:
+                self._check_cancelled()
 
 
 class _GitError(Exception):

@@ -1,7 +1,7 @@
 """What a build reads from elsewhere: a URL or a repository is asked once in a build, whoever needs it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ class Remotes:
         self, store: Store, settings: RegistrySettings, environment: Mapping[str, str], report: Report
     ) -> None:
         """`environment` is what git may see a part of."""
+        self.check_cancelled: Callable[[], object] = lambda: None
+        """Called now and then while something is fetched; it ends that by raising an error."""
         self._store = store
         self._settings = settings
         self._environment = environment
@@ -72,6 +74,10 @@ class Remotes:
         from layers.registry.download import download, place_of
         from layers.registry.errors import BusyError, RegistryError, UnreachableError
 
+        def progress(done: int, total: int) -> None:
+            self.check_cancelled()
+            self._report.progress(job, place, done, total)
+
         place = place_of(url)
         known = self._store.downloads.find(url)
         with self._report.running(f"[internal] fetch {place}") as job:
@@ -81,7 +87,7 @@ class Remotes:
                     url,
                     self._store.layout,
                     known=known.validator if known else None,
-                    progress=lambda done, total: self._report.progress(job, place, done, total),
+                    progress=progress,
                 )
             except RegistryError as error:
                 general = isinstance(error, BusyError | UnreachableError)
@@ -121,7 +127,13 @@ class Remotes:
     def _git(self) -> "Git":
         from builder.context.git import Git
 
-        return self._gits.get((), lambda: Git(self._environment, ca_file=self._settings.ca_file or ""))
+        def make() -> Git:
+            return Git(self._environment, ca_file=self._settings.ca_file or "", check_cancelled=self._check)
+
+        return self._gits.get((), make)
+
+    def _check(self) -> None:
+        self.check_cancelled()  # whatever it is by now
 
 
 def file_name(url: str) -> str:
