@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 from builder.arguments import SYNTAX
 from builder.checks.ruleset import find_all, refuse, unknown_names
@@ -19,7 +20,7 @@ from builder.elsewhere import Elsewhere
 from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
 from builder.export.image import Draft
-from builder.export.outputs import Places, deliver, full_names, wants_engine, write_text
+from builder.export.outputs import Places, deliver, full_names, wants_engine, wants_push, write_text
 from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
@@ -30,7 +31,6 @@ from builder.steps.step import Run
 from cache.store import Store
 from layers.digest import Digest
 from layers.oci import Image, ImageConfig
-from layers.registry.settings import RegistrySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             report.warn(store.note)
         places = _places(options, store, report, stack)
         named = NamedContexts(options.contexts)
-        remotes = Remotes(store, registries(options), options.environment, report)
+        remotes = Remotes(store, options.registries, options.environment, report)
         stack.callback(remotes.close)
         contexts = Contexts(options, named, store, remotes)
         options, epoch = with_epoch(options, contexts.open)
@@ -86,7 +86,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         source = contexts.dockerfile()
         refuse_foreign(source, options.build_args.get(SYNTAX, ""))
         dockerfile = parse(source)
-        images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
+        images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
         stack.callback(images.close)
         evaluation = Evaluation(
             dockerfile,
@@ -125,7 +125,12 @@ def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStac
 
         engine = find_engine(options.environment)
         stack.callback(engine.close)
-    return Places(store, report, engine, keep_owners=os.geteuid() == 0)
+    send = None
+    if wants_push(options.outputs):
+        from builder.export.registry import push_output  # nor do all push
+
+        send = partial(push_output, layout=store.layout, registries=options.registries, report=report)
+    return Places(store, report, engine, keep_owners=os.geteuid() == 0, push=send)
 
 
 def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, report: Report) -> Graph:
@@ -222,13 +227,3 @@ def _unset(config: ImageConfig, options: BuildOptions) -> ImageConfig:
     env = tuple(line for line in config.config.env if line.partition("=")[0] not in options.unset_env)
     labels = {name: text for name, text in config.config.labels.items() if name not in options.unset_labels}
     return config.with_config(env=env, labels=labels)
-
-
-def registries(options: BuildOptions) -> RegistrySettings:
-    """How the options say that registries are to be spoken to."""
-    return RegistrySettings(
-        insecure=options.insecure_registries,
-        mirrors=options.registry_mirrors,
-        docker_config=options.docker_config,
-        ca_file=options.ca_file or None,
-    )

@@ -4,7 +4,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from builder.arguments import SYNTAX
-from builder.build import Clocks, registries
+from builder.build import Clocks
 from builder.call_check import Checked, check_answer
 from builder.call_outline import outline_answer
 from builder.call_targets import targets_answer
@@ -125,9 +125,9 @@ def _surroundings(
 ) -> tuple[Surroundings, Contexts]:
     """What evaluations depend on beside the Dockerfile; `stack` closes it."""
     named = NamedContexts(options.contexts)
-    images = Images(store, named, registries(options), options.platform, report, pull=options.pull)
+    images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
     stack.callback(images.close)
-    remotes = Remotes(store, registries(options), options.environment, report)
+    remotes = Remotes(store, options.registries, options.environment, report)
     stack.callback(remotes.close)
     surroundings = Surroundings(
         find_image=images.find,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from builder.credentials import Credentials
 from builder.export.output import Output, Packing
 from layers.oci import Platform
+from layers.registry.settings import RegistrySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,7 @@ class BuildOptions:
     use_cache: bool = True
     pull: bool = False
     iid_file: str = ""
-    insecure_registries: frozenset[str] = frozenset()
-    registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    docker_config: str = ""
-    """Folder of Docker's config.json."""
-    ca_file: str = ""
-    """Certificates to trust in place of those that come with requests."""
+    registries: RegistrySettings = field(default_factory=RegistrySettings)
+    """How registries are spoken to, and with which logins."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """The person's, of which programs that fetch contexts are given what leads to the network."""

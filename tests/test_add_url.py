@@ -16,6 +16,7 @@ from registries import FakeRegistry, Reply, make_certificate
 from builder.errors import ContextError, DockerfileError
 from layers.entry import Kind
 from layers.errors import StoreError
+from layers.registry.settings import RegistrySettings
 
 YESTERDAY = formatdate(1_700_000_000, usegmt=True)
 
@@ -401,7 +402,7 @@ def test_a_certificate_that_nobody_knows_is_refused(bench: Bench, tmp_path: Path
 
         with pytest.raises(ContextError, match="certificate"):
             add(bench, f"{web.url}/page /")
-        trusted = add(bench, f"{web.url}/page /", ca_file=str(tmp_path / "cert.pem"))
+        trusted = add(bench, f"{web.url}/page /", registries=RegistrySettings(ca_file=str(tmp_path / "cert.pem")))
 
     assert trusted.texts == {"page": "1"}
 

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from builder.build import Clocks, build
-from builder.cli.arguments import Parser, add_store_options, pair, registry_mirrors
+from builder.cli.arguments import Parser, add_store_options, pair
 from builder.cli.outputs import add_output_options, outputs_of
+from builder.cli.registries import registry_settings
 from builder.cli.run_options import add_run_options, allowed_by, credentials_of
 from builder.cli.world import World
 from builder.errors import UsageError
@@ -106,10 +107,7 @@ def _options(given: argparse.Namespace, world: World) -> BuildOptions:
         use_cache=not given.no_cache,
         pull=given.pull,
         iid_file=given.iidfile,
-        insecure_registries=frozenset(given.insecure_registry),
-        registry_mirrors=registry_mirrors(given.registry_mirror),
-        docker_config=world.docker_config(),
-        ca_file=world.ca_file(),
+        registries=registry_settings(given, world),
         environment=world.environment,
     )
 

@@ -15,6 +15,12 @@ COMMANDS = {
     "run": "run a command in an image",
     "images": "list the images of the store",
     "inspect": "print what an image says of itself, as JSON",
+    "push": "push an image to registries",
+    "pull": "pull images from registries into the store",
+    "login": "log in to a registry",
+    "logout": "forget the login of a registry",
+    "tag": "give an image further names",
+    "rm": "take names of images away",
 }
 
 USAGE = """usage: pybuild [build] [OPTIONS] CONTEXT

@@ -35,6 +35,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="type=image|oci|docker|tar|local|registry[,dest=FILE|-|DIR][,KEY=VALUE]; a folder alone: type=local",
     )
     parser.add_argument("--load", action="store_true", help="hand the image to docker or podman as well")
+    parser.add_argument("--push", action="store_true", help="push the image to the registries of its names as well")
     parser.add_argument(
         "--annotation", action="append", default=[], metavar="[PLACE:]NAME=VALUE", help="annotate manifest or index"
     )
@@ -57,8 +58,12 @@ def outputs_of(given: argparse.Namespace, platform: Platform) -> tuple[tuple[Out
     """The outputs that the options ask for, and how the image is packed where an output does not say."""
     packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platform))
     outputs = parse_outputs(given.output, platform, defaults=packing)
+    if (given.load or given.push) and not outputs:
+        outputs = (Output(Form.IMAGE, packing=packing),)
     if given.load:
-        outputs = (*(outputs or [Output(Form.IMAGE, packing=packing)]), Output(Form.DOCKER, packing=packing))
+        outputs = (*outputs, Output(Form.DOCKER, packing=packing))
+    if given.push:
+        outputs = (*outputs, Output(Form.REGISTRY, packing=packing))
     return outputs, packing
 
 

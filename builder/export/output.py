@@ -103,5 +103,10 @@ class Output:
     """What is said of a registry beyond all this."""
 
     @property
+    def pushes(self) -> bool:
+        """Whether an image of the store is pushed as well (`push=true`)."""
+        return self.rest.get("push") in {"true", "1"}
+
+    @property
     def is_stdout(self) -> bool:
         return self.destination == "-"

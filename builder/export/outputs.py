@@ -56,6 +56,11 @@ def wants_engine(outputs: Sequence[Output]) -> bool:
     return any(output.form is Form.DOCKER and not output.destination for output in outputs)
 
 
+def wants_push(outputs: Sequence[Output]) -> bool:
+    """Whether an output goes to a registry."""
+    return any(output.form is Form.REGISTRY or output.pushes for output in outputs)
+
+
 def deliver(
     draft: Draft, names: tuple[str, ...], outputs: Sequence[Output], packing: Packing, places: Places
 ) -> Packaged:
@@ -85,7 +90,7 @@ def _write_image(packaged: Packaged, names: tuple[str, ...], output: Output, pla
     if output.form is Form.IMAGE:
         for name in names:
             places.store.layout.tag(name, packaged.root)
-    if output.form is Form.REGISTRY or output.rest.get("push") == "true":
+    if output.form is Form.REGISTRY or output.pushes:
         if places.push is None:
             raise UsageError(f"type={output.form}: there is no registry to push to")
         places.push(packaged, names, output)

@@ -63,6 +63,11 @@ class Access:
         """Why it may be that access is refused; empty before that."""
 
     @property
+    def was_asked(self) -> bool:
+        """Whether the registry wanted to know who asks."""
+        return bool(self._challenge)
+
+    @property
     def header(self) -> str:
         """What to send; empty if nothing has been needed so far, or it has ended."""
         return self._header if self._clock() < self._ends else ""

@@ -3,7 +3,8 @@
 What concerns short names is passed over: a name without a host is Docker Hub's, here as in Docker.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -67,12 +68,12 @@ class Rules:
 
     @classmethod
     def read(cls, paths: Sequence[str]) -> Self:
-        """Read the files that exist; a later one replaces the rules that it has prefixes of.
+        """Read the files that exist, and those of folders (`*.conf`); a later one replaces rules of the same prefix.
 
         RegistryError names the file that cannot be understood: a rule that does not hold could let an image through.
         """
         found: dict[str, Rule] = {}
-        for path in paths:
+        for path in _files(paths):
             found |= {rule.prefix: rule for rule in _read(path)}
         return cls(tuple(found.values()))
 
@@ -90,6 +91,14 @@ class Rules:
 
 def _covers(pattern: str, host: str) -> bool:
     return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+
+
+def _files(paths: Sequence[str]) -> Iterator[str]:
+    for path in paths:
+        if os.path.isdir(path):
+            yield from (os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".conf"))
+        else:
+            yield path
 
 
 def _read(path: str) -> list[Rule]:
