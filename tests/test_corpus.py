@@ -1,0 +1,66 @@
+"""The corpus: every case of testdata/cases is built, and what comes out is what its table says."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import corpus
+import images
+import pytest
+import users
+
+CASES = corpus.cases()
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder for each topic: its cases share a store, as the builds of one person do."""
+    places: dict[str, Path] = {}
+    return lambda topic: places.setdefault(topic, tmp_path_factory.mktemp(topic))
+
+
+@pytest.fixture(scope="session")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, corpus.Outcome]]:
+    """What came of the cases of a topic in which commands run: in a process of its own, since it enters namespaces."""
+    base = tmp_path_factory.mktemp("base")
+    known: dict[str, dict[str, corpus.Outcome]] = {}
+
+    def outcomes_of(topic: str) -> dict[str, corpus.Outcome]:
+        if topic not in known:
+            if not (base / "index.json").exists():
+                images.make_base(base)
+            place = tmp_path_factory.mktemp(topic)
+            command = [sys.executable, "-P", str(Path(corpus.__file__)), topic, str(place), str(base)]
+            environment = images.environment(place)
+            done = subprocess.run(command, env=environment, cwd=users.CHECKOUT, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr.decode()
+            known[topic] = {name: corpus.Outcome(**fields) for name, fields in json.loads(done.stdout).items()}
+        return known[topic]
+
+    return outcomes_of
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.runs], ids=str)
+def test_a_case_gives_what_its_table_says(case: corpus.Case, place: Callable[[str], Path]) -> None:
+    outcome = corpus.outcome_of(case, place(case.topic))
+
+    assert corpus.differences(case, outcome) == []
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("case", [case for case in CASES if case.runs], ids=str)
+def test_a_case_with_commands_gives_what_its_table_says(
+    case: corpus.Case, outcomes: Callable[[str], dict[str, corpus.Outcome]]
+) -> None:
+    outcome = outcomes(case.topic)[case.name]
+
+    assert corpus.differences(case, outcome) == []
+
+
+def test_there_are_two_hundred_cases_and_each_says_what_it_expects() -> None:
+    saying = [case for case in CASES if case.table.keys() & {"error", "files", "env", "config", "history", "warnings"}]
+
+    assert len(CASES) >= 200
+    assert len(saying) == len(CASES)
