@@ -225,8 +225,8 @@ def _set_groups(process: Process) -> None:
     try:
         os.setgroups(process.groups)
     except PermissionError:
-        # In a namespace with a single id nobody may: harmless for root, who has no supplementary groups here.
-        if process.groups:
+        # In a namespace with a single id nobody may. Root reaches everything there without them, and others cannot be.
+        if process.groups and process.uid:
             raise
     os.setresgid(process.gid, process.gid, process.gid)
 
