@@ -171,6 +171,16 @@ def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
     return Image(descriptor, manifest, ImageConfig.parse(layout.read(manifest.config)))
 
 
+def image_at(layout: Layout, descriptor: Descriptor, platform: Platform) -> Image | None:
+    """The image of a manifest, or of those in an index the one for a platform; None if there is none."""
+    if descriptor.media_type in INDEXES:
+        try:
+            descriptor = Index.parse(layout.read(descriptor)).choose(platform)
+        except ImageError:
+            return None
+    return read_image(layout, descriptor)
+
+
 def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Image]:
     """The image that a person means by a name, or by the beginning of its id or digest; and its full name."""
     full = full_name(text)
@@ -179,7 +189,7 @@ def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Imag
         return full, image
     wanted = text.removeprefix("sha256:")
     for name, descriptor in sorted(layout.names().items()):
-        named = read_image(layout, descriptor)
+        named = image_at(layout, descriptor, platform)
         if named and len(wanted) >= _SHORTEST_ID:
             for digest in (named.manifest.config.digest, named.descriptor.digest):
                 if digest.hex.startswith(wanted):

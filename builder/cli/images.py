@@ -5,9 +5,9 @@ from contextlib import closing
 
 from builder.cli.arguments import Parser
 from builder.cli.world import World
-from builder.images import read_image
+from builder.images import image_at
 from cache.store import Store
-from layers.oci import Descriptor, Image
+from layers.oci import Descriptor, Image, Platform
 from layers.registry.reference import Reference
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str], world: World) -> int:
         rows = [
             _row(name, descriptor, image)
             for name, descriptor in sorted(store.layout.names().items())
-            if (image := read_image(store.layout, descriptor)) is not None
+            if (image := image_at(store.layout, descriptor, Platform.host())) is not None
         ]
     if given.quiet:
         rows = [(row[2],) for row in rows]

@@ -85,6 +85,22 @@ def parse_annotations(texts: Sequence[str], platform: Platform) -> Annotations:
     return annotations
 
 
+def compression_of(kind: str, level: str, option: str) -> tuple[Compression | None, int | None]:
+    """A compression and its level, either of which may be left out: None. UsageError for what there is not."""
+    if kind and kind not in set(Compression):
+        wrong = "estargz is not supported" if kind == "estargz" else f"there is no compression {kind}"
+        raise UsageError(f"{option}: {wrong}", hint=f"there are {', '.join(Compression)}")
+    compression = Compression(kind) if kind else None
+    if not level:
+        return compression, None
+    compression = compression or Compression.GZIP
+    levels = _LEVELS.get(compression, range(0))
+    if not (level.isascii() and level.isdigit() and int(level) in levels):
+        allowed = f"0 to {levels[-1]}" if levels else "none"
+        raise UsageError(f"{option}: the level is {level}, and {compression} has {allowed}")
+    return compression, int(level)
+
+
 def squash_of(text: str, option: str) -> Squash:
     """`new`, `all`, or a boolean for `new`."""
     if text in set(Squash):
@@ -164,7 +180,9 @@ class _Parsing:
         return full_names(text.split(","), option=f"{self._option}: name") if text else ()
 
     def _packing(self) -> Packing:
-        compression, level = self._compression()
+        compression, level = compression_of(
+            self._fields.pop("compression", ""), self._fields.pop("compression-level", ""), self._option
+        )
         squash = self._fields.pop("squash", None)
         return Packing(
             compression=compression,
@@ -174,21 +192,6 @@ class _Parsing:
             squash=self._defaults.squash if squash is None else squash_of(squash, self._option),
             annotations=self._annotations(),
         )
-
-    def _compression(self) -> tuple[Compression | None, int | None]:
-        kind, text = self._fields.pop("compression", ""), self._fields.pop("compression-level", "")
-        if kind == "estargz":
-            raise self._wrong("estargz is not supported", hint="gzip, zstd and uncompressed are")
-        if kind and kind not in set(Compression):
-            raise self._wrong(f"there is no compression {kind}", hint=f"there are {', '.join(Compression)}")
-        compression = Compression(kind) if kind else self._defaults.compression
-        if not text:
-            return compression, None if kind else self._defaults.level
-        levels = _LEVELS.get(compression or Compression.GZIP, range(0))
-        if not (text.isascii() and text.isdigit() and int(text) in levels):
-            allowed = f"0 to {levels[-1]}" if levels else "none"
-            raise self._wrong(f"compression-level is {text}, and {compression or Compression.GZIP} has {allowed}")
-        return compression or Compression.GZIP, int(text)
 
     def _annotations(self) -> Annotations:
         annotations = self._defaults.annotations
