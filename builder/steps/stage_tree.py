@@ -1,8 +1,10 @@
 """A stage or an image as a tree to copy from."""
 
+import hashlib
+import io
 import os
 from collections.abc import Iterable
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from cache.files import hash_file
 from cache.store import Store
@@ -13,6 +15,11 @@ from layers.landing import Effect, Landing
 from layers.layer import Layer
 from layers.tar import read_tar
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BLOCK = 1 << 20
+
 
 class Home(NamedTuple):
     """Where the bytes of a file are."""
@@ -22,12 +29,43 @@ class Home(NamedTuple):
     """As it is in the layer; not always the name that the file has in the whole."""
 
 
+class Spooled(NamedTuple):
+    """Bytes of a file that are part of a temporary one."""
+
+    place: str
+    start: int
+    size: int
+    digest: Digest
+
+
+class Piece(io.RawIOBase):
+    """Spooled bytes as a stream. It holds nothing open, so that there can be tens of thousands."""
+
+    def __init__(self, spooled: Spooled) -> None:
+        self._place = spooled.place
+        self._at = spooled.start
+        self._end = spooled.start + spooled.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")[: self._end - self._at]
+        fd = os.open(self._place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            count = os.preadv(fd, [view], self._at)
+        finally:
+            os.close(fd)
+        self._at += count
+        return count
+
+
 class StageTree:
     """Answers from the indexes of the layers; reads bytes from unpacked trees, or else from the layers' blobs.
 
-    `fetch` must have been called for a file before its bytes are asked for. Bytes that come from blobs are put into
-    temporary files first, since a compressed tar can only be read from its beginning: one pass over each layer,
-    whatever the number of files.
+    `fetch` must have been called for a file before its bytes are asked for. Bytes that come from blobs are put into a
+    temporary file first, since a compressed tar can only be read from its beginning: one pass over each layer, and one
+    file, whatever the number of files in it.
     """
 
     def __init__(self, layers: tuple[Layer, ...], store: Store) -> None:
@@ -36,7 +74,7 @@ class StageTree:
         self._view = store.view(layers)
         self._children: dict[str, list[Entry]] = {}
         self._homes: dict[str, Home] = {}
-        self._spooled: dict[Home, str] = {}
+        self._spooled: dict[Home, Spooled] = {}
 
     def lookup(self, path: str) -> Entry | None:
         entry = self._view.lookup(path)
@@ -51,14 +89,15 @@ class StageTree:
             children = self._children[path] = [self._distinct(entry) for entry in self._view.children(path)]
         return children
 
-    def content(self, entry: Entry) -> str:
-        """The path on disk of a file. It leads through no symlink: names in indexes are as they landed in the tree."""
+    def content(self, entry: Entry) -> str | BinaryIO:
         home = self._home(entry)
         spooled = self._spooled.get(home)
-        return spooled or os.path.join(self._store.trees.path(self._layers[home.layer].diff_id), home.path)
+        return cast(BinaryIO, Piece(spooled)) if spooled else self._in_tree(home)
 
     def digest(self, entry: Entry) -> Digest:
-        return hash_file(self.content(entry))
+        home = self._home(entry)
+        spooled = self._spooled.get(home)
+        return spooled.digest if spooled else hash_file(self._in_tree(home))
 
     def fetch(self, entries: Iterable[Entry]) -> None:
         """Make the bytes of those of the entries that are files readable."""
@@ -78,6 +117,10 @@ class StageTree:
         if entry.inode is None:
             return entry
         return entry._replace(inode=(self._view.layer_of(entry.path), entry.inode))
+
+    def _in_tree(self, home: Home) -> str:
+        """The path on disk of a file. It leads through no symlink: names in indexes are as they landed in the tree."""
+        return os.path.join(self._store.trees.path(self._layers[home.layer].diff_id), home.path)
 
     def _home(self, entry: Entry) -> Home:
         home = self._homes.get(entry.path)
@@ -99,17 +142,16 @@ class StageTree:
             view = self._store.view(layers)
 
     def _spool(self, layer: int, wanted: set[str]) -> None:
-        """Write files of a layer's blob to temporary files."""
-        folder = self._store.temporary("spool")
+        """Write files of a layer's blob to a temporary one."""
+        place = os.path.join(self._store.temporary("spool"), "files")
         needed = wanted | self._first_names(layer, wanted)
-        written: dict[str, str] = {}
+        written: dict[str, Spooled] = {}
         landing = Landing()
-        with self._store.layout.open(self._layers[layer].descriptor) as blob:
-            for number, (raw, stream) in enumerate(read_tar(decompressed(blob))):
+        with self._store.layout.open(self._layers[layer].descriptor) as blob, open(place, "xb") as spool:
+            for raw, stream in read_tar(decompressed(blob)):
                 effect, entry, _ = landing.place(raw)
                 if effect is Effect.ENTRY and entry.kind is Kind.FILE and entry.path in needed:
-                    written[entry.path] = os.path.join(folder, str(number))
-                    _write(written[entry.path], stream)
+                    written[entry.path] = _append(spool, place, stream)
                 elif effect is Effect.ENTRY and entry.kind is Kind.HARDLINK and entry.target in written:
                     written[entry.path] = written[entry.target]
         for path in wanted:
@@ -123,7 +165,11 @@ class StageTree:
         return {inode.rstrip("/") for inode in inodes if isinstance(inode, str)}
 
 
-def _write(path: str, stream: BinaryIO) -> None:
-    with open(path, "wb") as file:
-        while block := stream.read(1 << 20):
-            file.write(block)
+def _append(spool: BinaryIO, place: str, stream: BinaryIO) -> Spooled:
+    """Write bytes to the end of a file, and hash them in passing."""
+    hasher = hashlib.sha256()
+    start = spool.tell()
+    while block := stream.read(_BLOCK):
+        spool.write(block)
+        hasher.update(block)
+    return Spooled(place, start, spool.tell() - start, Digest("sha256:" + hasher.hexdigest()))
