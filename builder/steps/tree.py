@@ -25,7 +25,7 @@ class Tree(Protocol):
         """What stands in a directory, sorted by name."""
 
     def content(self, entry: Entry) -> Content:
-        """Where the bytes of a file are. A copy asks this of all files before it reads any: streams hold nothing open."""
+        """Where the bytes of a file are. A copy asks for all before it reads any: a stream must hold nothing open."""
 
     def digest(self, entry: Entry) -> Digest:
         """The digest of a file's bytes."""
