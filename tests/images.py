@@ -193,7 +193,7 @@ class ImageRead:
     config: Mapping[str, Any]
     layers: tuple[tuple[Item, ...], ...]
     contents: tuple[Mapping[str, bytes], ...] = field(repr=False)
-    """The bytes of the files of each layer."""
+    """The bytes of the files of each layer; large ones are left out."""
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -201,6 +201,7 @@ class ImageRead:
         return {path: data for layer in self.contents for path, data in layer.items()}
 
 
+_LARGE = 1 << 20
 SCHEMAS = users.CHECKOUT / "testdata/schemas"
 
 
@@ -268,7 +269,7 @@ def _read_layer(data: bytes) -> tuple[tuple[Item, ...], dict[str, bytes]]:
         for member in tar:
             assert not member.name.startswith(("/", "../")), member.name
             items.append(Item(member.name, member.type.decode(), member.mode, member.uid, member.gid, member.linkname))
-            if stream := tar.extractfile(member) if member.isfile() else None:
+            if stream := tar.extractfile(member) if member.isfile() and member.size < _LARGE else None:
                 contents[member.name] = stream.read()
     assert len({item.path for item in items}) == len(items), "a path comes twice"
     return tuple(items), contents

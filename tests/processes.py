@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import socket
 import time
+import urllib.request
 from collections.abc import Callable
 
 
@@ -24,3 +26,25 @@ def soon(condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def answer(port: int) -> str:
+    """The page that a server on this machine gives, once it listens; it has 30 seconds."""
+    # The request stays on this machine, whatever proxies there are.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                page: bytes = response.read()
+                return page.decode()
+        except OSError:
+            assert time.monotonic() < deadline, "nobody answers"
+            time.sleep(0.05)

@@ -2,21 +2,14 @@
 
 import json
 import os
-import socket
-import subprocess
 import tarfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import users
+from containers import RUNTIMES, docker_daemon, page_of, tool, unpacked
 from images import ImageRead, Project, validate
-from processes import soon
 
 pytestmark = pytest.mark.kernel
 
@@ -48,14 +41,6 @@ def project(base: Path) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def image(project: Project) -> ImageRead:
     return project.image()
-
-
-def tool(*command: str | Path, **more: str) -> str:
-    """What another program prints; it has to succeed."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **more}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("place", ["oci:{}/store/images:" + NAME, "oci:{}/layout:" + NAME, "oci-archive:{}/app.tar"])
@@ -93,9 +78,7 @@ def test_skopeo_adds_its_own_image_to_a_layout_of_pybuild(project: Project, tmp_
 
 @pytest.fixture
 def bundle(project: Project, tmp_path: Path) -> Path:
-    """The image as umoci unpacks it."""
-    tool("umoci", "unpack", "--image", f"{project.place}/layout:{NAME}", tmp_path / "bundle")
-    return tmp_path / "bundle"
+    return unpacked(project.place / "layout", NAME, tmp_path / "bundle")
 
 
 def test_umoci_unpacks_the_image(bundle: Path) -> None:
@@ -108,64 +91,9 @@ def test_umoci_unpacks_the_image(bundle: Path) -> None:
     assert os.listdir(rootfs / "root") == []
 
 
-# crun refuses a machine that has cgroups of both versions. It need not manage any for this test, and sees a machine of
-# version 2 in a mount namespace of its own.
-CRUN = 'umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec crun --cgroup-manager=disabled "$@"'
-RUNTIMES = {"runc": ["runc"], "crun": ["unshare", "--mount", "sh", "-c", CRUN, "crun"]}
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_runtime_runs_the_image_and_it_answers(bundle: Path, runtime: str) -> None:
-    port = free_port()
-    adapt(bundle / "config.json", port)
-    name = f"pybuild-tests-{os.getpid()}"
-    state = bundle.parent / "state"
-
-    with running_container([*RUNTIMES[runtime], "--root", str(state), "run", "-b", str(bundle), name]):
-        page = answer(port)
-        tool(runtime, "--root", state, "kill", name, "KILL")
-    tool(runtime, "--root", state, "delete", "--force", name)
-
-    assert page == "It works\n"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def adapt(path: Path, port: int) -> None:
-    """Change a runtime's configuration: the host's network, this port, no terminal."""
-    config = json.loads(path.read_text())
-    config["process"]["terminal"] = False
-    config["process"]["env"].append(f"PORT={port}")
-    config["linux"]["namespaces"] = [space for space in config["linux"]["namespaces"] if space["type"] != "network"]
-    path.write_text(json.dumps(config))
-
-
-@contextmanager
-def running_container(command: list[str]) -> Iterator[None]:
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        try:
-            yield
-            process.wait(10)
-        finally:
-            process.kill()
-
-
-def answer(port: int) -> str:
-    """The page that a server on this machine gives, once it listens."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 15
-    while True:
-        try:
-            with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
-                page: bytes = response.read()
-                return page.decode()
-        except urllib.error.URLError:
-            assert time.monotonic() < deadline, "nobody answers"
-            time.sleep(0.05)
+    assert page_of(bundle, runtime) == "It works\n"
 
 
 # --- other builders and engines
@@ -183,48 +111,14 @@ def test_buildah_builds_on_the_image(project: Project, tmp_path: Path) -> None:
     assert (owner, user.strip()) == ((33, 29), "www")
 
 
-@pytest.fixture
-def docker(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """A Docker daemon of our own, without a network; gives its command line. What it mounts ends with it."""
-    socket_path = f"unix://{tmp_path}/docker.sock"
-    command = [
-        "unshare",
-        "--mount",
-        "dockerd",
-        f"--data-root={tmp_path}/data",
-        f"--exec-root={tmp_path}/exec",
-        f"--host={socket_path}",
-    ]
-    command += [f"--pidfile={tmp_path}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false"]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-
-    def ask(*arguments: str) -> str:
-        return tool("docker", "--host", socket_path, *arguments)
-
-    def answers() -> bool:
-        done = subprocess.run(["docker", "--host", socket_path, "version"], capture_output=True, check=False)
-        return done.returncode == 0 or daemon.poll() is not None
-
-    with (
-        open(tmp_path / "log", "wb") as log,
-        subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as daemon,
-    ):
-        try:
-            assert soon(answers), (tmp_path / "log").read_text()
-            yield ask
-        finally:
-            daemon.terminate()
-
-
-def test_docker_loads_the_image_and_runs_it(
-    project: Project, image: ImageRead, docker: Callable[..., str], tmp_path: Path
-) -> None:
+def test_docker_loads_the_image_and_runs_it(project: Project, image: ImageRead, tmp_path: Path) -> None:
     """By way of a docker-archive: daemons older than 25 load no OCI archives."""
     tool("skopeo", "copy", f"oci-archive:{project.place}/app.tar", f"docker-archive:{tmp_path}/docker.tar:app:latest")
 
-    docker("load", "-i", f"{tmp_path}/docker.tar")
-    seen: list[Mapping[str, Any]] = json.loads(docker("image", "inspect", "app"))
-    output = docker("run", "--rm", "--network=host", "app", "sh", "-c", "id; cat index.html")
+    with docker_daemon(tmp_path) as docker:
+        docker("load", "-i", f"{tmp_path}/docker.tar")
+        seen = json.loads(docker("image", "inspect", "app"))
+        output = docker("run", "--rm", "--network=host", "app", "sh", "-c", "id; cat index.html")
 
     assert (seen[0]["Id"], seen[0]["RootFS"]["Layers"]) == (image.id, image.config["rootfs"]["diff_ids"])
     assert output == "uid=33(www) gid=33(www) groups=29(audio),33(www),1500(extra)\nIt works\n"
