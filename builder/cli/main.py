@@ -1,5 +1,6 @@
 """The command line: picks the command, shows errors, and is the only place that exits."""
 
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ COMMANDS = {
     "inspect": "print what an image says of itself, as JSON",
     "history": "list the instructions that made an image",
     "diff": "tell what differs between two images, and what made it so",
+    "verify": "build again without the cache, and tell whether an image is the same",
     "save": "write images to an archive",
     "load": "read images from an archive, such as docker save writes",
     "export": "write the root file system of an image",
@@ -40,6 +42,8 @@ commands:
 
 def entry() -> None:
     """The console script."""
+    # A build makes hundreds of thousands of tuples that live to its end; the collector would walk them over and over.
+    gc.set_threshold(200_000, 50, 50)
     sys.exit(main(sys.argv[1:], World.of_process()))
 
 
