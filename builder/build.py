@@ -39,6 +39,14 @@ class Result:
 
     image: Image
     names: tuple[str, ...]
+    draft: Draft
+    """The image before it was squashed or compressed."""
+    plans: Mapping[int, StagePlan]
+    """What was built, by stage; the last one is the target."""
+
+    @property
+    def target(self) -> StagePlan:
+        return list(self.plans.values())[-1]
 
     @property
     def image_id(self) -> Digest:
@@ -114,7 +122,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         image = deliver(draft, names, options.outputs, options.packing, places).image
         if options.iid_file:
             write_text(options.iid_file, image.manifest.config.digest)
-    return Result(image, names)
+    return Result(image, names, draft, plans)
 
 
 def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStack) -> Places:
@@ -190,7 +198,17 @@ def _solve(
         executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch)
         stack.callback(executor.close)
         remotes.check_cancelled = executor.check_cancelled
-        solver = Solver(graph, origins, images, store, executor, report, clocks.created, use_cache=options.use_cache)
+        solver = Solver(
+            graph,
+            origins,
+            images,
+            store,
+            executor,
+            report,
+            clocks.created,
+            use_cache=options.use_cache,
+            keep_records=options.keep_records,
+        )
         # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
         settling = threading.Thread(target=store.trees.settle, name="settle")
         settling.start()

@@ -42,6 +42,8 @@ class BuildOptions:
     """Variables that the image does not have in the end, whoever set them."""
     unset_labels: tuple[str, ...] = ()
     use_cache: bool = True
+    keep_records: bool = True
+    """Whether later builds may be answered with what this one makes."""
     pull: bool = False
     iid_file: str = ""
     registries: RegistrySettings = field(default_factory=RegistrySettings)

@@ -35,6 +35,7 @@ class Solver:
         now: Callable[[], str],
         *,
         use_cache: bool,
+        keep_records: bool = True,
     ) -> None:
         self._graph = graph
         self._origins = origins
@@ -44,6 +45,7 @@ class Solver:
         self._report = report
         self._now = now
         self._use_cache = use_cache
+        self._keep_records = keep_records
         self._ends: dict[int, Future[Snapshot]] = {}
 
     def solve(self, plans: Mapping[int, StagePlan]) -> dict[int, StagePlan]:
@@ -147,5 +149,6 @@ class Solver:
             created=self._now(),
             seconds=seconds,
         )
-        self._store.records.add(record)
+        if self._keep_records:
+            self._store.records.add(record)
         return record

@@ -17,8 +17,10 @@ from layers.oci import Platform
 
 def main(arguments: Sequence[str], world: World) -> int:
     """Build an image."""
-    given = _parser().parse_args(arguments)
-    options = _options(given, world)
+    parser = Parser(prog="pybuild build", description="Build an image from a Dockerfile.")
+    add_build_options(parser)
+    given = parser.parse_args(arguments)
+    options = options_of(given, world)
     to_stdout = any(output.destination == "-" for output in options.outputs)
     mode: Mode = "quiet" if given.quiet else given.progress
     if given.call or given.check:
@@ -45,8 +47,8 @@ def _answer(text: str, options: BuildOptions, mode: Mode, world: World) -> int |
     return given.status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="pybuild build", description="Build an image from a Dockerfile.")
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """The context, and all that can be said of a build."""
     parser.add_argument(
         "context",
         metavar="CONTEXT",
@@ -77,10 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
     add_store_options(parser)
-    return parser
 
 
-def _options(given: argparse.Namespace, world: World) -> BuildOptions:
+def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
+    """What the options mean; UsageError for what they cannot mean."""
     host = Platform.host()
     platform = Platform.parse(given.platform) if given.platform else host
     if platform != host:

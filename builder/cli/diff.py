@@ -34,10 +34,10 @@ def main(arguments: Sequence[str], world: World) -> int:
 def _lines(settings: list[Setting], files: list[Difference], first: Side, second: Side) -> Iterator[str]:
     for setting in settings:
         if setting.name != "history":
-            yield f"config  {setting.name}: {_value(setting.first)} -> {_value(setting.second)}"
+            yield f"config  {setting.name}: {value_text(setting.first)} -> {value_text(setting.second)}"
     yield from _layer_lines(first, second)
     for item in files:
-        # What stands in brackets is the instruction that did it; of what was never there, the one that did it elsewhere.
+        # In brackets the instruction that did it; of what was never there, the one that did it in the other image.
         below = f" (and {item.below} below it)" if item.below else ""
         what = ", ".join(item.what)
         if not item.is_in_second:
@@ -70,7 +70,8 @@ def _by(side: Side, layer: int | None) -> str:
     return f"   [{instruction}]" if instruction else ""
 
 
-def _value(value: object) -> str:
+def value_text(value: object) -> str:
+    """A setting as people read it."""
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
