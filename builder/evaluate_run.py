@@ -11,6 +11,7 @@ PIPES = "/dev/pipes"
 """Where BuildKit puts here-documents that are executed."""
 
 NETWORK_HOST, INSECURE = "network.host", "security.insecure"
+ENTITLEMENTS = frozenset({NETWORK_HOST, INSECURE})
 """What has to be allowed on the command line, by --allow."""
 
 

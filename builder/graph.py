@@ -15,6 +15,7 @@ from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError, Location, located
 from builder.evaluate import evaluate
+from builder.evaluate_run import ENTITLEMENTS
 from builder.stage_state import DEFAULT_PATH, Reading, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
 from builder.survey import Survey, SurveyedStage
@@ -276,7 +277,7 @@ class Evaluation:
             origin=lambda name: self._origin(name, index),
             warn=self._surroundings.warn,
             network=self._surroundings.network,
-            allowed=self._surroundings.allowed,
+            allowed=self._surroundings.allowed if self._surroundings.builds else ENTITLEMENTS,
         )
         self._readings[index] = state.readings
         triggers = state.config.config.on_build

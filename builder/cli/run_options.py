@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from builder.credentials import Credentials
 from builder.dockerfile.suggest import closest
 from builder.errors import UsageError
-from builder.evaluate_run import INSECURE, NETWORK_HOST
-
-_ENTITLEMENTS = (NETWORK_HOST, INSECURE)
+from builder.evaluate_run import ENTITLEMENTS, NETWORK_HOST
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +24,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="of a RUN that does not say which; default and host are both the network of this machine",
     )
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="RIGHT", help=f"let RUN ask for {' or '.join(_ENTITLEMENTS)}"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="RIGHT",
+        help=f"let RUN ask for {' or '.join(sorted(ENTITLEMENTS))}",
     )
 
 
@@ -49,8 +51,8 @@ def _words(texts: Sequence[str]) -> list[str]:
 
 
 def _entitlement(word: str) -> str:
-    if word not in _ENTITLEMENTS:
-        near = closest(word, _ENTITLEMENTS)
-        hint = f"did you mean {near}?" if near else "there is " + " and ".join(_ENTITLEMENTS)
+    if word not in ENTITLEMENTS:
+        near = closest(word, ENTITLEMENTS)
+        hint = f"did you mean {near}?" if near else "there is " + " and ".join(sorted(ENTITLEMENTS))
         raise UsageError(f"--allow {word}: pybuild knows no such right", hint=hint)
     return word

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from builder.credentials import Credentials
 from builder.errors import ContextError, DockerfileError, SandboxError, UsageError
 from builder.sandbox.attached import Access, Attached, Blank, Document, HostFile, Stack
 from builder.steps.bound import Bound
-from builder.steps.mounts_agent import Agents, forwarded
 from builder.steps.mounts_layout import ALONE, lay_out
 from builder.steps.run import unpack
 from builder.steps.stage_tree import StageTree
@@ -23,6 +23,9 @@ from cache.store import Store
 from layers.blob import explained
 from layers.digest import Digest
 from layers.entry import Entry, Kind
+
+if TYPE_CHECKING:
+    from builder.steps.mounts_agent import Agents
 
 SSH_SOCKET = "SSH_AUTH_SOCK"
 _FOLDER = Entry("", Kind.DIRECTORY, 0o755)
@@ -65,14 +68,25 @@ class Opener:
     def __init__(self, store: Store, credentials: Credentials, warn: Callable[[str], None]) -> None:
         self.store = store
         self.secrets = credentials.secrets
-        self.agents = Agents(credentials.agents, store.temporary)
         self.warn = warn
+        self._credentials = credentials
+        self._agents: Agents | None = None
         self._laid_out: dict[Digest, str] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """End what outlives commands."""
-        self.agents.close()
+        if self._agents:
+            self._agents.close()
+
+    def agents(self) -> "Agents":
+        """The SSH agents of the build."""
+        from builder.steps.mounts_agent import Agents  # brings subprocess, which few builds need
+
+        with self._lock:
+            if self._agents is None:
+                self._agents = Agents(self._credentials.agents, self.store.temporary)
+            return self._agents
 
     def open(self, run: Run, bound: Sequence[Bound], occasion: Occasion) -> Opened:
         """Open everything; `bound` is what `run.binds` lead to. On an error the occasion's stack closes the rest.
@@ -214,8 +228,10 @@ class _Opening:
     def _agent(self, mount: SshMount) -> None:
         if not any(name == SSH_SOCKET for name, _ in (*self._run.environment, *self._variables)):
             self._variables.append((SSH_SOCKET, mount.target))
-        agents = self._opener.agents
+        agents = self._opener.agents()
         if mount.id in agents:
+            from builder.steps.mounts_agent import forwarded  # see Opener.agents
+
             agents.check(mount.id)
             path = f"{self._occasion.scratch}/ssh-{len(self._attached)}"
             connect = partial(agents.connect, mount.id)
