@@ -1,0 +1,143 @@
+"""The examples: real applications, built as root and as an ordinary user, give the same layers, and answer.
+
+They need Debian's package mirror, and the indexes of Python's and Node's packages.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import users
+from containers import docker_daemon, page_of, tool, unpacked
+from images import ImageRead, Result, command, environment, validate
+from processes import answer, free_port
+
+pytestmark = pytest.mark.kernel
+
+EXAMPLES = users.CHECKOUT / "examples"
+BASE = users.CHECKOUT / ".cache/debian-12"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(scope="module")
+def debian() -> Path:
+    """The base image, which is made once for a checkout."""
+    script = str(users.CHECKOUT / "scripts/base_image.py")
+    environ = {**os.environ, "PYTHONPATH": str(users.CHECKOUT)}
+    done = subprocess.run([sys.executable, script, BASE], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return BASE
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[Mapping[str, Path]]:
+    """A folder of each user's, whose store all examples share."""
+    with ExitStack() as stack:
+        yield {user: stack.enter_context(users.place_of(user)) for user in (users.ROOT, users.RANGES)}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For what is large: pytest keeps its own folders."""
+    with users.place_of(users.ROOT) as place:
+        yield place
+
+
+class Example:
+    """One example, built by each user."""
+
+    def __init__(self, name: str, debian: Path, places: Mapping[str, Path]) -> None:
+        self.name = name
+        self._debian = debian
+        self._places = places
+
+    def build(self, user: str) -> Result:
+        place = self._places[user]
+        proxies = {name: os.environ[name] for name in PROXIES if name in os.environ}
+        options = [f"--build-context=debian:12=oci-layout://{self._debian}", "--progress=plain", "-t", self.name]
+        options += [f"--build-arg={name}" for name in proxies]
+        arguments = ["build", f"--root={place}/store", *options, str(EXAMPLES / self.name)]
+        done = users.run_as(user, command(*arguments), cwd=place, env=environment(place, **proxies))
+        assert done.returncode == 0, done.stderr.decode()
+        return Result(0, "", done.stderr.decode())
+
+    def image(self, user: str) -> ImageRead:
+        return validate(self.layout(user), self.full_name)
+
+    @property
+    def full_name(self) -> str:
+        return f"docker.io/library/{self.name}:latest"
+
+    def layout(self, user: str) -> Path:
+        return self._places[user] / "store/images"
+
+    def page(self, user: str) -> str:
+        """What a container of the image answers."""
+        place, port = self._places[user], free_port()
+        arguments = command("run", f"--root={place}/store", "-e", f"PORT={port}", self.name)
+        with subprocess.Popen(
+            arguments,
+            env=environment(place),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=users.becoming(user, str(place)),  # noqa: PLW1509 - it takes no lock
+        ) as process:
+            try:
+                return answer(port)
+            finally:
+                process.terminate()
+
+
+@pytest.fixture(scope="module", params=["static-c", "flask", "node"])
+def example(request: pytest.FixtureRequest, debian: Path, places: Mapping[str, Path]) -> Example:
+    """An example that both users have built, at the same time: most of it is waiting for packages."""
+    example = Example(request.param, debian, places)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(example.build, places))
+    return example
+
+
+def test_root_and_a_user_with_subordinate_ids_build_the_same(example: Example) -> None:
+    ours, theirs = example.image(users.ROOT), example.image(users.RANGES)
+
+    assert ours.layers == theirs.layers
+    assert ours.config["config"] == theirs.config["config"]
+
+
+@pytest.mark.parametrize("user", [users.ROOT, users.RANGES])
+def test_the_second_build_runs_nothing(example: Example, user: str) -> None:
+    image = example.image(user)
+
+    result = example.build(user)
+
+    assert set(result.steps.values()) == {"CACHED"}
+    assert example.image(user).digest == image.digest
+
+
+@pytest.mark.parametrize("user", [users.ROOT, users.RANGES])
+def test_the_application_answers(example: Example, user: str) -> None:
+    assert "It works" in example.page(user)
+
+
+def test_other_tools_unpack_the_image_and_it_answers(example: Example, folder: Path) -> None:
+    bundle = unpacked(example.layout(users.RANGES), example.full_name, folder / "bundle")
+
+    assert "It works" in page_of(bundle, "crun")
+
+
+def test_docker_takes_the_image(example: Example, folder: Path) -> None:
+    source = f"oci:{example.layout(users.RANGES)}:{example.full_name}"
+    seen = json.loads(tool("skopeo", "inspect", source))
+    tool("skopeo", "copy", source, f"docker-archive:{folder}/image.tar:{example.name}:latest")
+
+    with docker_daemon(folder) as docker:
+        docker("load", "-i", f"{folder}/image.tar")
+        loaded = docker("image", "inspect", "--format", "{{.Id}}", example.name).strip()
+
+    image = example.image(users.RANGES)
+    assert (seen["Digest"], loaded) == (image.digest, image.id)
