@@ -1,4 +1,4 @@
-"""Registries to pull from in tests: the real docker-registry, and one that misbehaves on purpose.
+"""Registries of tests: the real docker-registry, and one that misbehaves on purpose.
 
 Both listen on loopback at a free port and end with their `with` block.
 """
@@ -21,7 +21,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from layers.digest import Digest
@@ -108,6 +108,14 @@ def _indented(document: bytes) -> bytes:
 # --- the real registry
 
 
+class Tokens(Protocol):
+    """Whose tokens a registry trusts (tokens.py has such)."""
+
+    realm: str
+    service: str
+    certificate: str
+
+
 @dataclass(slots=True)
 class DockerRegistry:
     """Debian's docker-registry over a folder; `with` starts and stops it."""
@@ -116,13 +124,17 @@ class DockerRegistry:
     htpasswd: str = ""
     certificate: tuple[str, str] | None = None
     """Files of certificate and key, for https."""
+    client_authority: str = ""
+    """A file: who has no certificate of this authority is not spoken to."""
+    tokens: "Tokens | None" = None
+    """Who gives the tokens that it wants to see."""
     host: str = ""
     _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.host = f"127.0.0.1:{_free_port()}"
-        (self.folder / "config.yml").write_text("version: 0.1\n")
+        (self.folder / "config.yml").write_text(self._config())
         (self.folder / "htpasswd").write_text(self.htpasswd)
         log = (self.folder / "log").open("wb")
         with log:
@@ -142,6 +154,12 @@ class DockerRegistry:
         self._process.terminate()
         self._process.wait(10)
 
+    def _config(self) -> str:
+        """What cannot be said in its environment."""
+        if not self.client_authority:
+            return "version: 0.1\n"
+        return f"version: 0.1\nhttp:\n  tls:\n    clientcas: [{self.client_authority}]\n"
+
     def _settings(self) -> dict[str, str]:
         settings = {
             "REGISTRY_HTTP_ADDR": self.host,
@@ -152,6 +170,11 @@ class DockerRegistry:
         if self.htpasswd:
             settings["REGISTRY_AUTH_HTPASSWD_REALM"] = "tests"
             settings["REGISTRY_AUTH_HTPASSWD_PATH"] = str(self.folder / "htpasswd")
+        if self.tokens:
+            settings["REGISTRY_AUTH_TOKEN_REALM"] = self.tokens.realm
+            settings["REGISTRY_AUTH_TOKEN_SERVICE"] = self.tokens.service
+            settings["REGISTRY_AUTH_TOKEN_ISSUER"] = self.tokens.service
+            settings["REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE"] = self.tokens.certificate
         if self.certificate:
             settings["REGISTRY_HTTP_TLS_CERTIFICATE"], settings["REGISTRY_HTTP_TLS_KEY"] = self.certificate
         return settings
@@ -225,6 +248,8 @@ class Asked:
     path: str
     """With the query."""
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
     @property
     def authorization(self) -> str:
@@ -246,6 +271,8 @@ class FakeRegistry:
         self.anonymous = anonymous
         self.realm = realm
         self.lifetime: object = 300
+        self.ranges = False
+        """Whether it knows what a Range is."""
         self.replies: dict[str, Reply] = {}
         self.first: dict[str, list[Reply]] = {}
         self.asked: list[Asked] = []
@@ -299,14 +326,26 @@ class FakeRegistry:
         with self._lock:
             self.asked.append(asked)
             if self.first.get(path):
-                return self.first[path].pop(0)
+                return self._part(asked, self.first[path].pop(0))
             if path == "/token":
                 return self._token(asked)
         if path.startswith("/v2/") and not self._admits(asked):
             return Reply(401, {"WWW-Authenticate": self._challenge(path)}, _error("UNAUTHORIZED", "log in first"))
         if path == "/v2/":
             return Reply(body=b"{}")
-        return self.replies.get(path, Reply(404, body=_error("MANIFEST_UNKNOWN", "manifest unknown")))
+        return self._part(
+            asked, self.replies.get(path, Reply(404, body=_error("MANIFEST_UNKNOWN", "manifest unknown")))
+        )
+
+    def _part(self, asked: Asked, reply: Reply) -> Reply:
+        wanted = asked.headers.get("range", "")
+        if not self.ranges or not wanted or reply.status != 200:
+            return reply
+        start, whole = int(wanted.removeprefix("bytes=").rstrip("-")), len(reply.body)
+        if start >= whole:
+            return Reply(416, {"Content-Range": f"bytes */{whole}"})
+        part = {**reply.headers, "Content-Range": f"bytes {start}-{whole - 1}/{whole}"}
+        return Reply(206, part, reply.body[start:], reply.cut)
 
     def _admits(self, asked: Asked) -> bool:
         if self.auth == "basic":
@@ -366,15 +405,19 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:
-        asked = Asked(self.path, {name.lower(): text for name, text in self.headers.items()})
-        reply = self.server.registry.answer(asked)
+        headers = {name.lower(): text for name, text in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", "0")))
+        reply = self.server.registry.answer(Asked(self.path, headers, self.command, body))
         self.send_response(reply.status)
         for name, text in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(reply.body if reply.cut is None else reply.body[: reply.cut])
+        if self.command != "HEAD":
+            self.wfile.write(reply.body if reply.cut is None else reply.body[: reply.cut])
         if reply.cut is not None:
             self.close_connection = True
+
+    do_HEAD = do_POST = do_PATCH = do_PUT = do_GET  # noqa: N815 - the names that the base class looks for
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name of the base class
         """Nothing: a test looks into `asked`."""

@@ -26,14 +26,31 @@ class Answer:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._response = response
+        # Before 2.1, urllib3 has no way to ask for what is there: then what came before a break is lost.
+        self._receive = getattr(response.raw, "read1", response.raw.read)
+        self._broken: DroppedError | None = None
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes of the body as they were sent, nothing at its end; DroppedError if it breaks off."""
-        try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise DroppedError(f"{self.host} broke off an answer: {reason(error)}") from error
-        return data
+        """At most `size` bytes of the body as they were sent, nothing at its end; DroppedError if it breaks off.
+
+        What came before it broke off is given first.
+        """
+        pieces: list[bytes] = []
+        left = size
+        while left and not self._broken:
+            try:
+                piece: bytes = self._receive(left, decode_content=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                self._broken = DroppedError(f"{self.host} broke off an answer: {reason(error)}")
+                self._broken.__cause__ = error
+            else:
+                if not piece:
+                    break
+                pieces.append(piece)
+                left -= len(piece)
+        if self._broken and not pieces:
+            raise self._broken
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def document(self, limit: int) -> bytes:
         """The whole body; RegistryError if it is longer than `limit` bytes."""

@@ -115,7 +115,7 @@ class Dialogue:
             return NotFoundError(
                 f"{what}: not found, or no access to it: {fault}", hint=trouble or "check the name and the tag"
             )
-        return RegistryError(f"{what}: {fault}", hint=f"is {host} a registry?")
+        return RegistryError(f"{what}: {fault}", hint="" if push else f"is {host} a registry?")
 
     def _origin(self, host: str) -> str:
         """`https://HOST`; where plain http is allowed, whichever the registry speaks."""

@@ -5,8 +5,8 @@ from enum import Enum
 
 from layers.registry.errors import RegistryError
 
-LARGEST = 16 << 20
-"""Bytes of a piece at first: what is lost at most when an answer says "again", yet few enough requests on a fast line.
+LARGEST = 8 << 20
+"""Bytes of a piece at first: what is lost when an answer says "again", yet few enough requests on a fast line.
 
 Stores of objects below a registry want 5 MiB at least.
 """
@@ -49,11 +49,11 @@ class Pace:
         """An upload was lost with a connection that broke after so many bytes.
 
         Some registries forget an upload when a piece of it breaks off. What follows goes in pieces of which the line
-        has carried several, each over a new connection. Part of what was sent was still on its way when the line broke.
+        has carried several, each over a new connection. How much it carried is not known well: most of what was sent
+        may have been waiting in this machine still.
         """
         with self._lock:
-            carried = 1 << max(sent.bit_length() - 1, 0)
-            self.piece = max(SMALLEST, min(self.piece, carried // 4))
+            self.piece = max(SMALLEST, min(self.piece, 1 << max(sent.bit_length() - 4, 0)))
             self.alone = True
 
     def too_large(self, size: int, error: RegistryError) -> None:

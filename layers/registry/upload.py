@@ -140,6 +140,7 @@ class Upload:
             if answer.status not in {*_DONE, 202}:
                 self._not_taken(answer, end - start)
             self._offset = self._received(answer, end, most=end)
+            self._sent = 0
             self._follow(answer)
 
     def _finish(self, body: Body) -> None:
