@@ -313,7 +313,7 @@ class _Lexer:
         if modifier == ":":
             modifier += self.text[self.at : self.at + 1]
             self.at += 1
-        if modifier not in {"-", "+", "?", "#", "%", ":-", ":+", ":?", ":#", ":%"}:
+        if modifier not in {"-", "+", "?", "#", "%", ":-", ":+", ":?"}:
             raise _SyntaxError(
                 f"unsupported modifier ({modifier}) in substitution",
                 hint="modifiers are :- - :+ + :? ? # ## % %% / //",
