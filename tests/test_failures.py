@@ -80,7 +80,7 @@ def test_what_is_wrong_is_told_with_its_line(project: Project, line: str, status
         (["-f", "nope"], 3, "the Dockerfile nope cannot be read"),
         (["--nope"], 2, "unrecognized arguments: --nope"),
         (["-t", "No!"], 2, "-t No!: 'No!' is not an image name"),
-        (["--output=type=nope,dest=x"], 2, "--output type=nope,dest=x: not supported as yet"),
+        (["--output=type=nope,dest=x"], 2, "--output type=nope,dest=x: "),
         (["--iidfile=/nope/iid"], 1, "/nope/iid cannot be written"),
         (["--output=type=oci,dest=/nope/x.tar"], 1, "/nope/x.tar cannot be written"),
         (["--root=/proc/nope"], 7, "/proc/nope: no such file or directory"),
