@@ -304,6 +304,18 @@ def test_file_names_another_dockerfile(project: Project) -> None:
     assert project.image().files == {"file": b"text"}
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(project: Project, closed: str) -> None:
+    """The numbers of closed streams went to the store's files, and what was printed into them."""
+    dockerfile(project, "FROM busybox\nRUN echo noise; echo noise >&2; echo text > /file\n")
+    shell = ["sh", "-c", f'"$@" {closed}', "sh", *command(*project.arguments())]
+
+    done = users.run_as(users.ROOT, shell, cwd=project.place, env=environment(project.place))
+
+    assert done.returncode == 0, done.stderr
+    assert project.image().files["file"] == b"text\n"
+
+
 # --- where the image goes
 
 SMALL = {"Dockerfile": "FROM scratch\nCOPY file /\n", "file": "text"}

@@ -20,7 +20,12 @@ class World:
 
     @classmethod
     def of_process(cls) -> Self:
-        """Those of this process."""
+        """Those of this process. A stream that the caller closed leads nowhere."""
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
+            if getattr(sys, name) is None:
+                # Else the next file to be opened would get the number, and all that is written there.
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+                setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - to the end
         return cls(os.environ, sys.stdout, sys.stderr)
 
     @property
