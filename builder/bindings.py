@@ -1,6 +1,6 @@
 """What the mounts of RUN read of contexts, stages and images, and how a step's key speaks of mounts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
@@ -12,51 +12,65 @@ from cache.store import Store
 from layers.digest import Digest, canonical_json
 from layers.entry import Entry
 
+Finished = Mapping[int, Snapshot | None]
+"""The stages that have no step left, by index."""
+
 _NOTHING = Digest.of(b"")
 
 
 class Bindings:
-    """Finds what mounts lead to. One for each look at the contexts."""
+    """Finds what mounts lead to. One for each look at the contexts; what was found there once stays."""
 
     def __init__(
         self,
         store: Store,
         context: Callable[[FromContext], Tree],
-        snapshot: Callable[[Origin], Snapshot | None],
+        snapshot: Callable[[Finished, Origin], Snapshot | None],
     ) -> None:
         """`snapshot` gives the end of a stage, or an image; None as long as the stage has steps left."""
         self._store = store
         self._context = context
         self._snapshot = snapshot
+        self._in_contexts: dict[tuple[str, str], Bound] = {}
 
-    def digest(self, bind: BindMount) -> Digest | None:
+    def digest(self, bind: BindMount, finished: Finished) -> Digest | None:
         """The digest of what a mount shows, as far as no layer has to be read for it."""
         if isinstance(bind.origin, FromContext):
             return self._bound_in_context(bind, bind.origin).digest
-        snapshot = self._snapshot(bind.origin)
+        snapshot = self._snapshot(finished, bind.origin)
         if snapshot is None:
             return None
         return _whole(bind, snapshot) or self._store.records.find_content(_selector(bind, snapshot))
 
-    def bound(self, bind: BindMount) -> Bound:
-        """What a mount leads to; its stage must be finished, and the layers in the store. ContextError for nothing."""
+    def bound(self, bind: BindMount, finished: Finished) -> Bound:
+        """What a mount leads to; its stage must be finished, and the layers in the store. ContextError for nothing.
+
+        Only in the namespaces in which commands run.
+        """
         if isinstance(bind.origin, FromContext):
             return self._bound_in_context(bind, bind.origin)
-        snapshot = self._snapshot(bind.origin)
+        snapshot = self._snapshot(finished, bind.origin)
         assert snapshot is not None, "the solver waits for the stage"
         tree = StageTree(snapshot.layers, self._store)
         entry = _entry(bind, tree)
-        digest = _whole(bind, snapshot)
+        digest = _whole(bind, snapshot) or self._store.records.find_content(_selector(bind, snapshot))
         if digest is None:
+            from builder.steps.run import unpack  # not for a build that the cache answers
+
+            unpack(snapshot.layers, self._store)  # the mount will need it: so the files are read from there
             tree.fetch(walk(tree, entry))
             digest = fingerprint(tree, entry, owners=True)
             self._store.records.add_content(_selector(bind, snapshot), digest)
         return Bound(digest, entry, tree, snapshot.layers)
 
     def _bound_in_context(self, bind: BindMount, origin: FromContext) -> Bound:
-        tree = self._context(origin)
-        entry = _entry(bind, tree)
-        return Bound(fingerprint(tree, entry, owners=False), entry, tree)
+        bound = self._in_contexts.get((origin.name, bind.source))
+        if bound is None:
+            tree = self._context(origin)
+            entry = _entry(bind, tree)
+            bound = Bound(fingerprint(tree, entry, owners=False), entry, tree)
+            self._in_contexts[origin.name, bind.source] = bound
+        return bound
 
 
 def mount_rows(run: Run, digests: Sequence[Digest]) -> list[dict[str, object]]:

@@ -1,10 +1,9 @@
 """The trees that COPY, ADD and mounts read from, and what of them goes into a step's key."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from builder.bindings import Bindings, mount_rows
+from builder.bindings import Bindings, Finished, mount_rows
 from builder.elsewhere import Elsewhere, Row
 from builder.epoch import Dated
 from builder.errors import ContextError
@@ -20,8 +19,6 @@ from layers.digest import Digest, canonical_json
 from layers.oci import Platform
 
 Material = dict[str, object]
-Finished = Mapping[int, Snapshot | None]
-"""The stages that have no step left, by index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,7 @@ class Origins:
         self._open_context = open_context
         self._elsewhere = elsewhere
         self._contexts: dict[str, Tree] = {}
+        self._bindings = Bindings(store, self._context_tree, _snapshot)
         self._selected: dict[Copy, Selection] = {}
 
     def renewed(self) -> "Origins":
@@ -74,26 +72,26 @@ class Origins:
 
     def _known_material(self, action: Action, finished: Finished) -> Material | None:
         if isinstance(action, Run):
-            digests = [self._bindings(finished).digest(bind) for bind in action.binds]
+            digests = [self._bindings.digest(bind, finished) for bind in action.binds]
             known = [digest for digest in digests if digest]
             return self._run_material(action, known) if len(known) == len(digests) else None
         if isinstance(action, MakeDirectory):
             return _directory_material(action)
         if isinstance(action.origin, FromContext):
             return self._of_context(action, action.origin).material
-        snapshot = self._snapshot(finished, action.origin)
+        snapshot = _snapshot(finished, action.origin)
         digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
 
     def _select(self, action: Action, finished: Finished) -> Selection:
         if isinstance(action, Run):
-            bound = tuple(self._bindings(finished).bound(bind) for bind in action.binds)
+            bound = tuple(self._bindings.bound(bind, finished) for bind in action.binds)
             return Selection(self._run_material(action, [each.digest for each in bound]), bound=bound)
         if isinstance(action, MakeDirectory):
             return Selection(_directory_material(action))
         if isinstance(action.origin, FromContext):
             return self._of_context(action, action.origin)
-        snapshot = self._snapshot(finished, action.origin)
+        snapshot = _snapshot(finished, action.origin)
         assert snapshot is not None, "the solver waits for the stage"
         stage_tree = StageTree(snapshot.layers, self._store)
         sources = find_sources_here(action, stage_tree)
@@ -106,15 +104,12 @@ class Origins:
         """Whether the context still holds what was selected: files may change while they are being copied."""
         if not isinstance(action, Run):
             return self.renewed().known_material(action, {}) == selection.material
-        bindings = self.renewed()._bindings({})  # noqa: SLF001 - of its own kind
+        bindings = self.renewed()._bindings  # noqa: SLF001 - of its own kind
         return all(
-            bindings.digest(bind) == bound.digest
+            bindings.digest(bind, {}) == bound.digest
             for bind, bound in zip(action.binds, selection.bound, strict=True)
             if isinstance(bind.origin, FromContext)
         )
-
-    def _bindings(self, finished: Finished) -> Bindings:
-        return Bindings(self._store, self._context_tree, partial(self._snapshot, finished))
 
     def _of_context(self, action: Copy, origin: FromContext) -> Selection:
         """What a copy takes of a context; what was found once stays, as the tree does."""
@@ -145,12 +140,6 @@ class Origins:
             self._contexts[origin.name] = tree
         return tree
 
-    def _snapshot(self, finished: Finished, origin: Origin) -> Snapshot | None:
-        if isinstance(origin, FromStage):
-            return finished.get(origin.stage)
-        assert isinstance(origin, FromImage)
-        return Snapshot.of_image(origin.base.image)
-
     def _run_material(self, run: Run, digests: Sequence[Digest]) -> Material:
         """`digests` are those of `run.binds`."""
         return {
@@ -165,6 +154,14 @@ class Origins:
             "script": run.script.text if run.script else None,
             "user": run.user,
         }
+
+
+def _snapshot(finished: Finished, origin: Origin) -> Snapshot | None:
+    """The end of a stage, None as long as it has steps left; or what an image is."""
+    if isinstance(origin, FromStage):
+        return finished.get(origin.stage)
+    assert isinstance(origin, FromImage)
+    return Snapshot.of_image(origin.base.image)
 
 
 def _directory_material(action: MakeDirectory) -> Material:
