@@ -1,6 +1,7 @@
 """The corpus: every case of testdata/cases is built, and what comes out is what its table says."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,3 +65,19 @@ def test_there_are_two_hundred_cases_and_each_says_what_it_expects() -> None:
 
     assert len(CASES) >= 200
     assert len(saying) == len(CASES)
+
+
+def test_every_proof_that_the_manual_names_is_there() -> None:
+    text = (users.CHECKOUT / "docs" / "dockerfile.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| what")]
+    sentences = {str(case) for case in CASES}
+    functions = {
+        f"{path.name}::{name}"
+        for path in (users.CHECKOUT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+
+    named = set(re.findall(r"`([a-z-]+: [^`]+|test_\w+\.py::\w+)`", text))
+
+    assert named - sentences - functions == set()
+    assert [row for row in rows if not re.search(r"\| `(test_\w+\.py::\w+|[a-z-]+: [^`]+)` \|$", row)] == []
