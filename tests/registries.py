@@ -233,7 +233,7 @@ def _free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer; `cut` sends only that many bytes of the body and closes."""
+    """One answer; `cut` sends only that many bytes of the body and closes. Status 0 closes without an answer."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -408,6 +408,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): text for name, text in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
         reply = self.server.registry.answer(Asked(self.path, headers, self.command, body))
+        if not reply.status:
+            self.close_connection = True
+            return
         self.send_response(reply.status)
         for name, text in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
             self.send_header(name, text)

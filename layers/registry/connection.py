@@ -182,7 +182,7 @@ def joined(answer: Answer, location: str) -> str:
         target = urljoin(answer.url, location)
     except ValueError as error:
         raise RegistryError(f"{answer.host} redirects to {location[:_LONGEST_URL]!r}, which is not a URL") from error
-    if answer.url.startswith("https:") and _split(target).scheme != "https":
+    if _split(target).scheme != "https" and answer.url.startswith("https:"):
         raise RegistryError(
             f"{answer.host} redirects from https to http, which anybody on the way could answer",
             hint="the proxy in front of the registry should send X-Forwarded-Proto",

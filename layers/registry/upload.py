@@ -181,7 +181,7 @@ class Upload:
                     self._offset = self._received(answer, before, most=before + self._sent)
                     if "Location" in answer.headers:
                         self._follow(answer)
-                elif answer.status not in _NO_STATUS:
+                elif answer.status not in _NO_STATUS or isinstance(error, LostUploadError):
                     self._location = ""
         if not self._location:
             self._offset = 0
