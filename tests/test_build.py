@@ -469,6 +469,21 @@ def test_root_and_a_user_with_subordinate_ids_make_the_same_layers(project_of: C
     assert images[0].contents == images[1].contents
 
 
+def test_the_umask_of_the_caller_means_nothing(project_of: Callable[[str], Project]) -> None:
+    images: list[ImageRead] = []
+    for umask in (0o022, 0o077):
+        project = project_of(users.RANGES)
+        project.write({"Dockerfile": EVERYTHING, "files/one": "1", "packed.tar": packed()})
+        before = os.umask(umask)
+        try:
+            project.built()
+        finally:
+            os.umask(before)
+        images.append(project.image())
+
+    assert images[0].layers == images[1].layers
+
+
 def packed() -> bytes:
     """An archive with owners and modes of its own."""
     done = subprocess.run(

@@ -100,7 +100,9 @@ def _open_up(closed: set[str], needed: set[str]) -> None:
     below = {path: os.open(path, os.O_PATH) for path in sorted(needed) if _closed_ancestor(path)}
     for gate in closed:
         syscalls.mount("tmpfs", gate, "tmpfs", 0, "mode=755")
+    umask = os.umask(0o022)
     for path, descriptor in below.items():
         os.makedirs(path, exist_ok=True)
         syscalls.mount(f"/proc/self/fd/{descriptor}", path, None, syscalls.MS_BIND | syscalls.MS_REC)
         os.close(descriptor)
+    os.umask(umask)
