@@ -25,16 +25,9 @@ class UsageError(PybuildError):
 
 
 class DockerfileError(PybuildError):
-    """The Dockerfile is wrong, or uses what pybuild does not have.
-
-    `span` are the words that are wrong, from where it is not known yet in which lines they stand.
-    """
+    """The Dockerfile is wrong, or uses what pybuild does not have."""
 
     exit_status = 3
-
-    def __init__(self, message: str, *, hint: str = "", location: Location | None = None, span: str = "") -> None:
-        super().__init__(message, hint=hint, location=location)
-        self.span = span
 
 
 class ContextError(PybuildError):
@@ -72,6 +65,5 @@ def located(location: Location) -> Iterator[None]:
         yield
     except PybuildError as error:
         if error.location is None:
-            span = error.span if isinstance(error, DockerfileError) else ""
-            error.location = replace(location, span=span) if span else location
+            error.location = replace(location, span=error.span) if error.span else location
         raise

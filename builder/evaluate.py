@@ -120,10 +120,10 @@ class _Evaluation:
         created_by, action = copy_action(copy, self._state, self._scope)
         self._step(f"{created_by} # buildkit", action)
 
-    def _workdir(self, path: str) -> None:
-        path = self._state.word(path)
+    def _workdir(self, written: str) -> None:
+        path = self._state.word(written)
         if not path:
-            raise DockerfileError("WORKDIR needs a path; the variables in it are empty")
+            raise DockerfileError("WORKDIR needs a path; the variables in it are empty", span=written)
         # POSIX gives two leading slashes a meaning of their own; an image does not.
         path = posixpath.normpath("/" + posixpath.join(self._state.directory, path).lstrip("/"))
         self._state.configure(working_dir=path)
@@ -153,7 +153,7 @@ class _Evaluation:
                 try:
                     found += exposed_ports(word)
                 except ValueError as error:
-                    raise DockerfileError(str(error)) from error
+                    raise DockerfileError(str(error), span=text) from error
         self._state.configure(exposed_ports=tuple(sorted({*self._state.config.config.exposed_ports, *found})))
         self._note(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(set(found)))}]")
 
@@ -164,11 +164,11 @@ class _Evaluation:
         self._state.configure(volumes=tuple(sorted({*self._state.config.config.volumes, *volumes})))
         self._note(f"VOLUME [{' '.join(volumes)}]")
 
-    def _stop_signal(self, signal: str) -> None:
+    def _stop_signal(self, written: str) -> None:
         try:
-            signal = stop_signal(self._state.word(signal))
+            signal = stop_signal(self._state.word(written))
         except ValueError as error:
-            raise DockerfileError(str(error)) from error
+            raise DockerfileError(str(error), span=written) from error
         self._state.configure(stop_signal=signal)
         self._note(f"STOPSIGNAL {signal}")
 
@@ -196,8 +196,9 @@ class _Evaluation:
     def _pairs(self, pairs: tuple[d.Pair, ...]) -> list[tuple[str, str]]:
         """All expanded with what was set before the line."""
         expanded = [(self._state.word(pair.name), self._state.word(pair.text)) for pair in pairs]
-        if not all(name for name, _ in expanded):
-            raise DockerfileError("a name is empty once its variables are expanded")
+        for pair, (name, _) in zip(pairs, expanded, strict=True):
+            if not name:
+                raise DockerfileError("a name is empty once its variables are expanded", span=pair.name)
         return expanded
 
     def _note(self, created_by: str) -> None:

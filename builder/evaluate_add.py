@@ -15,17 +15,19 @@ def remotes_of(add: d.Add, sources: tuple[str, ...], destination: str, checksum:
     remotes = [remote for source in sources if (remote := _remote(add, source))]
     if checksum:
         if len(sources) != 1:
-            raise DockerfileError("checksum can't be specified for multiple sources", hint="write an ADD for each")
+            message = "checksum can't be specified for multiple sources"
+            raise DockerfileError(message, hint="write an ADD for each", span=f"--checksum={add.checksum}")
         if not remotes:
             raise DockerfileError(
-                "checksum requires HTTP(S) or Git sources", hint="leave --checksum out for local files"
+                "checksum requires HTTP(S) or Git sources",
+                hint="leave --checksum out for local files",
+                span=f"--checksum={add.checksum}",
             )
         remotes = [_with_checksum(remotes[0], checksum)]
     for remote in remotes:
         if isinstance(remote, RemoteFile) and not remote.name and destination.endswith("/"):
-            raise DockerfileError(
-                f"{remote.text} has no name for a file in {destination}", hint="give the destination a name"
-            )
+            message = f"{remote.text} has no name for a file in {destination}"
+            raise DockerfileError(message, hint="give the destination a name", span=remote.text)
     return tuple(remotes)
 
 
@@ -48,7 +50,7 @@ def _repository(source: str) -> Repository | None:
     try:
         return parse_repository(source)
     except ContextError as error:
-        raise DockerfileError(error.message, hint=error.hint) from error
+        raise DockerfileError(error.message, hint=error.hint, span=source) from error
 
 
 def _with_checksum(remote: Remote, checksum: str) -> Remote:

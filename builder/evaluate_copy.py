@@ -53,14 +53,16 @@ def _remotes(copy: d.Copy, sources: tuple[str, ...], destination: str, state: St
         return remotes_of(copy, sources, destination, checksum)
     for source in sources:
         if not copy.from_ and is_remote(source):
-            raise DockerfileError(f"{source} cannot be a source of COPY", hint="ADD fetches URLs and repositories")
+            hint = "ADD fetches URLs and repositories"
+            raise DockerfileError(f"{source} cannot be a source of COPY", hint=hint, span=source)
     return ()
 
 
 def _inline_file(document: d.Document, state: StageState) -> InlineFile:
     """A here-document with its variables replaced, unless its name was quoted."""
     if "/" in document.name:
-        raise DockerfileError(f"the here-document {document.name!r} would be a file with a slash in its name")
+        message = f"the here-document {document.name!r} would be a file with a slash in its name"
+        raise DockerfileError(message, span=document.name)
     text = document.text
     if document.expand:
         text = expand_body(text, state.look_up, state.escape)
@@ -72,7 +74,9 @@ def _check_numeric(chown: str) -> None:
     for name in chown.split(":", 1):
         if name and name != "root" and not (name.isascii() and name.isdigit()):
             raise DockerfileError(
-                f"--chown={chown} with --link: an empty root has no {name!r}", hint="give user and group as numbers"
+                f"--chown={chown} with --link: an empty root has no {name!r}",
+                hint="give user and group as numbers",
+                span=f"--chown={chown}",
             )
 
 
@@ -80,7 +84,8 @@ def _mode(chmod: str) -> Mode | None:
     try:
         return parse_mode(chmod) if chmod else None
     except ValueError as error:
-        raise DockerfileError(str(error), hint="write a number such as 0644, or changes such as u=rwX,go=rX") from error
+        hint = "write a number such as 0644, or changes such as u=rwX,go=rX"
+        raise DockerfileError(str(error), hint=hint, span=f"--chmod={chmod}") from error
 
 
 def _joined(directory: str, path: str) -> str:

@@ -204,7 +204,7 @@ class Evaluation:
                     hint=self._near_argument(text.image) or "an ARG before the first FROM gives the variable a value",
                     span=text.image,
                 )
-            self._refuse_files(image)
+            self._refuse_files(image, text.image)
             if not self._surroundings.contexts.is_named(image):
                 if image == SCRATCH:
                     return ScratchStart()
@@ -220,11 +220,12 @@ class Evaluation:
                 return UnknownStart(error)
         return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}", text.location)
 
-    def _refuse_files(self, name: str) -> None:
+    def _refuse_files(self, name: str, written: str) -> None:
         if self._surroundings.contexts.has_files(name):
             raise DockerfileError(
                 f"FROM {name}: --build-context makes {name} a folder of files, and a stage begins with an image",
                 hint="COPY --from takes its files; docker-image://NAME and oci-layout://DIR are contexts for FROM",
+                span=written,
             )
 
     def _check_platform(self, text: From) -> None:
@@ -237,7 +238,8 @@ class Evaluation:
             )
         if wanted and Platform.parse(wanted) != Platform.host():
             raise DockerfileError(
-                f"--platform={wanted}: building for another platform than {Platform.host()} is not supported yet"
+                f"--platform={wanted}: building for another platform than {Platform.host()} is not supported yet",
+                span=f"--platform={text.platform}",
             )
 
     def _near_argument(self, text: str) -> str:
@@ -258,6 +260,7 @@ class Evaluation:
             return self._surroundings.find_image(name)
         except ImageError as error:
             near = closest(name, [text.name for text in self._texts[:index] if text.name])
+            error.span = error.span or name
             if near:
                 error.hint = f"did you mean the stage {near}?" + (f" Otherwise: {error.hint}" if error.hint else "")
             raise
@@ -328,6 +331,7 @@ class Evaluation:
             raise DockerfileError(
                 f"invalid from flag value {number}: stage {number} does not come before this one",
                 hint=f"stages are counted from 0; this is stage {index}",
+                span=f"from={number}",
             )
         return number
 
@@ -338,6 +342,7 @@ class Evaluation:
             raise DockerfileError(
                 f"stage {name} cannot be copied from {'itself' if own else 'before it is built'}",
                 hint="a stage copies only from stages above it",
+                span=f"from={name}",
             )
 
     def _stage(self, index: int) -> Stage:

@@ -21,17 +21,18 @@ class PybuildError(Exception):
     """Something failed whose cause is known.
 
     `message` says in lower case what failed and on what; `hint`, when there is one, what to do next. `location` is
-    often filled in while the error rises, by who knows the line of the Dockerfile. The class carries the exit status
-    of the program (README has the table).
+    often filled in while the error rises, by who knows the line of the Dockerfile; `span` are the words that are wrong,
+    from where that line is not known. The class carries the exit status of the program (README has the table).
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, message: str, *, hint: str = "", location: Location | None = None) -> None:
+    def __init__(self, message: str, *, hint: str = "", location: Location | None = None, span: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.location = location
+        self.span = span
 
 
 class ImageError(PybuildError):

@@ -61,6 +61,7 @@ class Outcome:
     error: str = ""
     hint: str = ""
     line: int = 0
+    span: str = ""
     config: Table = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
     files: dict[str, Table] = field(default_factory=dict)
@@ -99,7 +100,8 @@ def outcome_of(case: Case, place: Path, base: Path | None = None) -> Outcome:
         result = build(options, events.append, Clocks(time.monotonic, time.time_ns))
     except PybuildError as error:
         outcome.error, outcome.hint = error.message, error.hint
-        outcome.line = error.location.first if error.location else 0
+        if error.location:
+            outcome.line, outcome.span = error.location.first, error.location.span
     else:
         _read(place / "store" / "images", result, outcome, base)
     outcome.warnings = [
@@ -269,8 +271,9 @@ def differences(case: Case, outcome: Outcome) -> list[str]:
 def _error_differences(table: Table, outcome: Outcome) -> Iterator[str]:
     if table["error"] not in outcome.error or not outcome.error:
         yield f"error {outcome.error!r} instead of {table['error']!r}"
-    if "line" in table and outcome.line != table["line"]:
-        yield f"on line {outcome.line} instead of {table['line']}"
+    for key in ("line", "span"):
+        if key in table and getattr(outcome, key) != table[key]:
+            yield f"{key} {getattr(outcome, key)!r} instead of {table[key]!r}"
     if table.get("hint", "") not in outcome.hint:
         yield f"hint {outcome.hint!r} instead of {table['hint']!r}"
 

@@ -114,7 +114,7 @@ def _named(copy: Copy, text: str, path: str, only: str, tree: Tree) -> list[Sour
 
 
 def _missing(text: str) -> ContextError:
-    return ContextError(f"{text!r} is not there: nothing to copy")
+    return ContextError(f"{text!r} is not there: nothing to copy", span=text)
 
 
 def _clean(path: str) -> str:
