@@ -270,6 +270,42 @@ def test_outline_tells_what_a_target_can_be_given(tmp_path: Path) -> None:
     )
 
 
+def test_outline_tells_of_secrets_agents_and_caches(tmp_path: Path) -> None:
+    dockerfile = """\
+FROM scratch AS base
+ARG NAME=api
+RUN --mount=type=secret,id=${NAME}-token,required --mount=type=ssh --mount=type=cache,target=/root/.cache true
+FROM base AS app
+RUN --mount=type=secret,target=/etc/password --mount=type=ssh,id=deploy,required=true true
+RUN --mount=target=/src --mount=type=cache,id=pip,target=/c true
+FROM scratch
+RUN --mount=type=secret,id=other true
+"""
+
+    text = tell(tmp_path, dockerfile, "--call=outline", "--target=app").out
+    document = tell(tmp_path, dockerfile, "--call=outline,format=json", "--target=app").json
+
+    assert text.partition("SECRET")[2] == (
+        "      REQUIRED\n"
+        "api-token   true\n"
+        "password\n"
+        "\n"
+        "SSH       REQUIRED\n"
+        "default\n"
+        "deploy    true\n"
+        "\n"
+        "CACHE\n"
+        "/root/.cache\n"
+        "pip\n"
+    )
+    assert document["secrets"][0] == {
+        "name": "api-token",
+        "required": True,
+        "location": {"ranges": [{"start": {"line": 3}, "end": {"line": 3}}]},
+    }
+    assert [item["ID"] for item in document["cache"]] == ["/root/.cache", "pip"]
+
+
 def test_outline_leaves_out_what_the_target_does_not_use(tmp_path: Path) -> None:
     told = tell(tmp_path, DOCKERFILE, "--call=outline,format=json")
 
