@@ -5,9 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
-
-from registries import FakeRegistry
+from typing import Protocol, Self
 
 from layers.digest import Digest
 from layers.layout import Layout
@@ -19,6 +17,12 @@ from layers.registry.reference import Reference
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+class Host(Protocol):
+    """Where there is a registry."""
+
+    host: str
 
 
 class Push:
@@ -64,7 +68,7 @@ class Push:
         data[0] ^= 1
         path.write_bytes(data)
 
-    def pace(self, fake: FakeRegistry) -> Pace:
+    def pace(self, fake: Host) -> Pace:
         """What is known of a registry; pieces begin small enough for a test."""
         pace = self.registry.pace_of(fake.host)
         pace.piece = min(pace.piece, self._piece)
@@ -72,7 +76,7 @@ class Push:
 
     def push(
         self,
-        fake: FakeRegistry,
+        fake: Host,
         image: Descriptor,
         names: Sequence[str] = ("team/app:1",),
         *,

@@ -244,7 +244,16 @@ def test_after_breaks_each_piece_has_a_connection_of_its_own() -> None:
     assert pace.piece == 1 << 20
 
 
-@pytest.mark.parametrize("count", [0, 1, 1000, 1 << 40])
+def test_a_break_after_a_few_bytes_says_nothing_of_the_line() -> None:
+    pace = Pace()
+
+    pace.broke(1000)
+
+    assert not pace.alone
+    assert pace.piece == LARGEST
+
+
+@pytest.mark.parametrize("count", [SMALLEST + 1, 1 << 20, 1 << 40])
 def test_pieces_have_bounds(count: int) -> None:
     pace = Pace()
 

@@ -50,10 +50,12 @@ class Pace:
 
         Some registries forget an upload when a piece of it breaks off. What follows goes in pieces of which the line
         has carried several, each over a new connection. How much it carried is not known well: most of what was sent
-        may have been waiting in this machine still.
+        may have been waiting in this machine still. A few bytes say nothing.
         """
+        if sent <= SMALLEST:
+            return
         with self._lock:
-            self.piece = max(SMALLEST, min(self.piece, 1 << max(sent.bit_length() - 4, 0)))
+            self.piece = max(SMALLEST, min(self.piece, 1 << sent.bit_length() - 4))
             self.alone = True
 
     def too_large(self, size: int, error: RegistryError) -> None:
