@@ -1,8 +1,8 @@
 """SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/): one moment, and no time after it.
 
 With an epoch an image is a function of what it is built from. What is new is given the epoch as its time, or keeps an
-earlier one if it brought that along, as the files of an archive do. Files of the build context get the epoch itself:
-their times are not what is built from, since they change with every clone.
+earlier one if it brought that along, as the files of an archive or of a context may do: times are clamped, as the
+specification has it, not set. A fresh clone is younger than its last commit, so its times never show.
 """
 
 import os
@@ -15,8 +15,7 @@ from builder.context.named import Folder, context_source
 from builder.errors import ContextError, UsageError
 from builder.options import BuildOptions
 from builder.steps.tree import Tree, walk
-from layers.digest import Digest
-from layers.entry import WHITEOUT_PREFIX, Change, Content, Entry, Kind
+from layers.entry import WHITEOUT_PREFIX, Change, Kind
 
 SECOND = 1_000_000_000
 _LATEST = 253_402_300_799
@@ -80,30 +79,6 @@ def _of_commit(options: BuildOptions, open_context: Callable[[], Tree]) -> int:
         said = os.fsdecode(done.stderr).strip().removeprefix("fatal: ").partition("\n")[0] or "there is no commit"
         raise ContextError(f"git tells no time of the context: {said}", hint="--source-date-epoch N|context")
     return min(int(found[1]), _LATEST)
-
-
-class Dated:
-    """A context whose files all have the time of the epoch."""
-
-    def __init__(self, tree: Tree, epoch: int) -> None:
-        self._tree = tree
-        self._mtime_ns = epoch * SECOND
-
-    def lookup(self, path: str) -> Entry | None:
-        entry = self._tree.lookup(path)
-        return entry and entry._replace(mtime_ns=self._mtime_ns)
-
-    def resolve(self, path: str, *, follow_last: bool = True) -> str:
-        return self._tree.resolve(path, follow_last=follow_last)
-
-    def children(self, path: str) -> list[Entry]:
-        return [entry._replace(mtime_ns=self._mtime_ns) for entry in self._tree.children(path)]
-
-    def content(self, entry: Entry) -> Content:
-        return self._tree.content(entry)
-
-    def digest(self, entry: Entry) -> Digest:
-        return self._tree.digest(entry)
 
 
 def clamped(changes: Iterator[Change], epoch: int) -> Iterator[Change]:

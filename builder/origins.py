@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from builder.bindings import Bindings, Finished, mount_rows
 from builder.elsewhere import Elsewhere, Row
-from builder.epoch import Dated
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
@@ -134,10 +133,7 @@ class Origins:
     def _context_tree(self, origin: FromContext) -> Tree:
         tree = self._contexts.get(origin.name)
         if tree is None:
-            tree = self._open_context(origin.name)
-            if self._epoch is not None:
-                tree = Dated(tree, self._epoch)
-            self._contexts[origin.name] = tree
+            tree = self._contexts[origin.name] = self._open_context(origin.name)
         return tree
 
     def _run_material(self, run: Run, digests: Sequence[Digest]) -> Material:
