@@ -13,6 +13,8 @@ from layers.oci import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
+_MOST_UNDEFINED = 100
+"""Of one instruction: nobody reads more, and each is compared with all that is defined."""
 
 
 @dataclass(slots=True)
@@ -61,9 +63,14 @@ class StageState:
     def look_up(self, name: str) -> str | None:
         """The value of a variable, None if it has none; keeps in mind what is used without being defined."""
         value = self.environment.get(name)
-        if value is None and self.readings and all(name != declared for declared, _ in self.arguments):
-            self.readings[-1].undefined[name] = closest(name, self.environment) or ""
+        if value is None and self.readings:
+            self._note_undefined(name, self.readings[-1].undefined)
         return value
+
+    def _note_undefined(self, name: str, known: dict[str, str]) -> None:
+        if name in known or len(known) >= _MOST_UNDEFINED or any(name == declared for declared, _ in self.arguments):
+            return
+        known[name] = closest(name, self.environment) or ""
 
     def word(self, text: str) -> str:
         """A word with its variables replaced and its quotes taken off."""

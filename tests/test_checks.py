@@ -211,8 +211,10 @@ def test_a_source_is_ignored_if_the_file_says_so_without_exception(ignore: str, 
     assert [finding.rule.name for finding in found] == ["CopyIgnoredFile"] * is_found
 
 
-def test_the_ignore_file_says_nothing_of_stages() -> None:
-    dockerfile = "FROM scratch AS s\nFROM scratch\nCOPY --from=s a /a"
+def test_the_ignore_file_says_nothing_of_stages_and_of_what_is_elsewhere() -> None:
+    dockerfile = (
+        "FROM scratch AS s\nFROM scratch\nCOPY --from=s a /a\nADD https://example.org/a /a\nADD git@example.org:a /a"
+    )
 
     assert findings(dockerfile, ignore="**") == ()
 
@@ -301,3 +303,10 @@ def test_the_address_of_a_rule_is_its_name_with_hyphens(name: str, page: str) ->
     [rule] = [rule for rule in RULES if rule.name == name]
 
     assert rule.url.endswith(f"/rule/{page}/")
+
+
+def test_of_many_undefined_variables_few_are_told() -> None:
+    """Each is compared with all that is defined: ten thousand took a minute."""
+    body = " ".join(f"$X{number}" for number in range(10_000))
+
+    assert len(findings(f"FROM scratch\nCOPY <<EOF /f\n{body}\nEOF")) == 100
