@@ -306,7 +306,7 @@ def test_the_address_of_a_rule_is_its_name_with_hyphens(name: str, page: str) ->
 
 
 def test_of_many_undefined_variables_few_are_told() -> None:
-    """Each is compared with all that is defined: ten thousand took a minute."""
+    """Each is compared with all that is defined; nobody would read more."""
     body = " ".join(f"$X{number}" for number in range(10_000))
 
     assert len(findings(f"FROM scratch\nCOPY <<EOF /f\n{body}\nEOF")) == 100
