@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import users
+import zstandard
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
@@ -191,6 +192,9 @@ class ImageRead:
     id: str
     """Of the configuration."""
     config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    index: Mapping[str, Any] | None
+    """Around the manifest, if there is one."""
     layers: tuple[tuple[Item, ...], ...]
     contents: tuple[Mapping[str, bytes], ...] = field(repr=False)
     """The bytes of the files of each layer; large ones are left out."""
@@ -221,15 +225,21 @@ def validate(place: Path, name: str = "") -> ImageRead:
     entries = check_schema("index", read["index.json"])["manifests"]
     named = [entry for entry in entries if name in {"", entry.get("annotations", {}).get("io.containerd.image.name")}]
     assert len(named) == 1, entries
-    manifest = check_schema("manifest", _blob(read, named[0]))
+    listed, index = named[0], None
+    if listed["mediaType"].endswith("index.v1+json"):
+        index = check_schema("index", _blob(read, listed))
+        (listed,) = index["manifests"]
+    manifest = check_schema("manifest", _blob(read, listed))
     config = check_schema("config", _blob(read, manifest["config"]))
-    tars = [gzip.decompress(_blob(read, layer)) for layer in manifest["layers"]]
+    tars = [_uncompressed(layer["mediaType"], _blob(read, layer)) for layer in manifest["layers"]]
     assert config["rootfs"]["diff_ids"] == [_digest(tar) for tar in tars]
     assert len(tars) == sum(not step.get("empty_layer", False) for step in config.get("history", []))
     parts = [_read_layer(tar) for tar in tars]
     return ImageRead(
-        digest=named[0]["digest"],
+        digest=listed["digest"],
         id=manifest["config"]["digest"],
+        manifest=manifest,
+        index=index,
         config=config,
         layers=tuple(items for items, _ in parts),
         contents=tuple(contents for _, contents in parts),
@@ -256,6 +266,16 @@ def _archive(place: Path) -> dict[str, bytes]:
 def _blob(files: Mapping[str, bytes], descriptor: Mapping[str, Any]) -> bytes:
     data = files[f"blobs/{descriptor['digest'].replace(':', '/')}"]
     assert (_digest(data), len(data)) == (descriptor["digest"], descriptor["size"])
+    return data
+
+
+def _uncompressed(media_type: str, data: bytes) -> bytes:
+    """A layer by the compression that its media type says."""
+    if media_type.endswith("+gzip"):
+        return gzip.decompress(data)
+    if media_type.endswith("+zstd"):
+        return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    assert media_type.endswith(".tar")
     return data
 
 

@@ -35,7 +35,8 @@ def _lines(settings: list[Setting], files: list[Difference], first: Side, second
     for setting in settings:
         if setting.name != "history":
             yield f"config  {setting.name}: {value_text(setting.first)} -> {value_text(setting.second)}"
-    yield from _layer_lines(first, second)
+    if settings or files:  # else they differ in times at most
+        yield from _layer_lines(first, second)
     for item in files:
         # In brackets the instruction that did it; of what was never there, the one that did it in the other image.
         below = f" (and {item.below} below it)" if item.below else ""

@@ -77,13 +77,14 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
     def is_alive(self) -> bool:
-        """Whether a dockerd answers."""
-        try:
+        """Whether a dockerd answers; if not, this is closed."""
+        with suppress(OSError, http.client.HTTPException):
             self.request("GET", "/_ping")
             answer = self.getresponse()
-            return answer.status == 200 and answer.read().strip() == b"OK"
-        except (OSError, http.client.HTTPException):
-            return False
+            if (answer.status, answer.read().strip()) == (200, b"OK"):
+                return True
+        self.close()
+        return False
 
     def ask(self, path: str) -> object:
         """The JSON that a GET gives; None for any other answer."""

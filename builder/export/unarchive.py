@@ -14,7 +14,7 @@ from cache.store import Store
 from layers.compress import decompressed
 from layers.digest import Digest, DigestError
 from layers.entry import Entry, Kind
-from layers.errors import ImageError, PybuildError
+from layers.errors import ImageError
 from layers.layout import LARGEST_DOCUMENT, Layout
 from layers.oci import (
     CONFIG,
@@ -33,7 +33,7 @@ from layers.oci import (
     Platform,
 )
 from layers.registry.reference import Reference
-from layers.tar import read_tar
+from layers.tar import TarError, read_tar
 
 _MOST_DOCUMENTS = 64 << 20
 """Bytes of all small files together; an image has some kilobytes of them."""
@@ -52,9 +52,7 @@ def load_archive(stream: BinaryIO, store: Store, platform: Platform) -> list[Loa
     try:
         for entry, content in read_tar(decompressed(stream)):
             archive.add(entry, content)
-    except ImageError:
-        raise
-    except PybuildError as error:
+    except TarError as error:
         raise ImageError(f"this is no archive of images: {error.message}") from error
     images = list(archive.images())
     return [_keep(name, root, store, platform) for name, root in images]
