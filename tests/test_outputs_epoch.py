@@ -53,7 +53,7 @@ def test_the_same_files_give_the_same_image_to_everybody(project_of: Callable[[s
     ours, theirs = project_of(users.ROOT), project_of(users.RANGES)
 
     digests = [
-        built(ours, 1_700_000_000, SOURCE_DATE_EPOCH=str(EPOCH)),
+        built(ours, 1_700_000_000, variable=str(EPOCH)),
         built(theirs, 1_600_000_000, umask=0o077, variable=str(EPOCH)),
     ]
 
