@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 import users
-from images import Project, Result
+from images import Project, Result, command
 from processes import running, soon
 from registries import FakeRegistry, Reply, make_image
 
@@ -297,11 +297,14 @@ def began(project: Project, script: str, marker: str, count: int) -> subprocess.
 
 
 @EVERYONE
-def test_ctrl_c_ends_a_build_and_leaves_nothing(project_of: Callable[[str], Project], user: str) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_build_and_leaves_nothing(
+    project_of: Callable[[str], Project], user: str, by: signal.Signals
+) -> None:
     project = project_of(user)
     build = began(project, "trap '' INT TERM; sleep 76563 & sleep 76563", "76563", 2)
 
-    build.send_signal(signal.SIGINT)
+    build.send_signal(by)
     output, _ = build.communicate(timeout=20)
 
     assert build.returncode == 130
@@ -393,3 +396,20 @@ def test_ctrl_c_ends_a_build_that_waits_for_another_one(project: Project) -> Non
         first.communicate(timeout=20)
 
     assert (second.returncode, unfinished, first.returncode) == (130, True, 0)
+
+
+def test_a_full_standard_output_is_told(project: Project) -> None:
+    project.write({"Dockerfile": FINE})
+
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(*project.arguments("-q")),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

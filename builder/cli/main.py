@@ -44,6 +44,8 @@ def entry() -> None:
     """The console script."""
     # A build makes hundreds of thousands of tuples that live to its end; the collector would walk them over and over.
     gc.set_threshold(200_000, 50, 50)
+    # Whoever ends us politely gets the same clean end as a person at the keyboard.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:], World.of_process()))
 
 
@@ -58,13 +60,16 @@ def main(arguments: Sequence[str], world: World) -> int:
 
         world.out.write(f"pybuild {version('pybuild')}\n")
         return 0
-    command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        command, rest = "build", arguments
+    if arguments[0] in COMMANDS:
+        return _execute(arguments[0], arguments[1:], world)
+    return _execute("build", arguments, world)
+
+
+def _execute(command: str, arguments: Sequence[str], world: World) -> int:
+    """Run one command, and tell what ends it."""
     try:
         # Only the one command is imported: what people run most, a build with nothing to do, should start at once.
-        module = import_module(f"builder.cli.{command}")
-        status: int = module.main(rest, world)
+        status: int = import_module(f"builder.cli.{command}").main(arguments, world)
         world.out.flush()
     except PybuildError as error:
         show_error(error, world.err)
@@ -72,8 +77,11 @@ def main(arguments: Sequence[str], world: World) -> int:
     except KeyboardInterrupt:
         world.err.write("interrupted\n")
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output went away; the interpreter would complain once more when it flushes at its end.
+    except OSError as error:
+        # The interpreter would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        show_error(PybuildError(str(error)), world.err)
+        return PybuildError.exit_status
     return status
