@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from builder.bindings import Bindings, Finished, mount_rows
 from builder.elsewhere import Elsewhere, Row
+from builder.epoch import SECOND
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
@@ -117,7 +119,10 @@ class Origins:
             tree = self._context_tree(origin)
             found = list(self._found(action, tree))
             material = _copy_material(action, [row for row, _ in found])
-            selection = self._selected[action] = Selection(material, tree, tuple(source for _, source in found))
+            sources = tuple(source for _, source in found)
+            if self._epoch is not None:
+                material["earlier"] = _earlier_times(sources, tree, self._epoch)
+            selection = self._selected[action] = Selection(material, tree, sources)
         return selection
 
     def _found(self, action: Copy, tree: Tree) -> Iterator[tuple[Row, Source]]:
@@ -197,6 +202,21 @@ def _digests(sources: Sequence[Source], tree: Tree, *, owners: bool) -> list[lis
 def _key_name(source: Source) -> str:
     """The part of a source's name that shows in the result: none for a directory, whose contents are copied."""
     return "" if source.is_folder else source.named.rpartition("/")[2]
+
+
+def _earlier_times(sources: Sequence[Source], tree: Tree, epoch: int) -> Digest:
+    """The times of a copy that the epoch leaves as they are: with one, they are part of what is built from.
+
+    What is fetched from elsewhere brings the same times to everybody.
+    """
+    rows = [
+        [entry.path, entry.mtime_ns // SECOND]
+        for source in sources
+        if source.tree is None
+        for entry in chain([source.entry], (chosen.entry for chosen in source.chosen(tree)))
+        if entry.mtime_ns // SECOND < epoch
+    ]
+    return Digest.of(canonical_json(rows))
 
 
 def _selector(action: Copy, snapshot: Snapshot) -> Digest:

@@ -68,6 +68,17 @@ def test_the_cache_makes_no_difference(project: Project) -> None:
     assert len(set(digests)) == 1
 
 
+def test_times_before_the_epoch_are_part_of_what_is_built_from(project: Project) -> None:
+    """They stay in the layer, so a cache that did not know them would give one file's time to another."""
+    options = [f"--source-date-epoch={EPOCH}"]
+
+    built(project, 1_400_000_000, *options)
+    cached = built(project, 1_300_000_000, *options)
+
+    assert built(project, 1_300_000_000, *options, "--no-cache") == cached
+    assert times_of(project, project.image().manifest["layers"])["copied/one"] == 1_300_000_000
+
+
 def test_without_an_epoch_a_cached_build_gives_the_same_image(project: Project) -> None:
     assert built(project, 1_600_000_000) == built(project, 1_700_000_000)
 
