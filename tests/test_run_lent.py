@@ -5,7 +5,6 @@ import pwd
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,15 +160,15 @@ def agent(project: Project) -> Iterator[str]:
     key = new_key(project)
     with subprocess.Popen(
         ["ssh-agent", "-D", "-a", str(project.place / "socket")],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         user=account.pw_uid,
         group=account.pw_gid,
         extra_groups=(),
     ) as process:
         try:
             socket = project.place / "socket"
-            while not socket.exists():
-                time.sleep(0.01)
+            assert process.stdout
+            process.stdout.readline()  # written once the agent listens
             subprocess.run(
                 ["ssh-add", "-q", "-"], env={"SSH_AUTH_SOCK": str(socket)}, check=True, input=key.read_bytes()
             )
