@@ -134,7 +134,7 @@ def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStac
         engine = find_engine(options.environment)
         stack.callback(engine.close)
     send = None
-    if wants_push(options.outputs):
+    if wants_push(options.outputs, options.tags):
         from builder.export.registry import push_output  # nor do all push
 
         send = partial(push_output, layout=store.layout, registries=options.registries, report=report)

@@ -56,7 +56,7 @@ def make_image(
     *layers: Mapping[str, bytes], platform: str = "linux/amd64", config_type: str = CONFIG, **config: object
 ) -> MadeImage:
     """An image with a layer for each mapping of paths to contents; `config` goes into its configuration's config."""
-    tars = [_tar(files) for files in layers]
+    tars = [tar_of_files(files) for files in layers]
     packed = [gzip.compress(tar, mtime=0) for tar in tars]
     os_name, architecture, *variant = platform.split("/")
     configuration = json.dumps(
@@ -90,7 +90,7 @@ def make_index(images: Mapping[str, MadeImage]) -> MadeImage:
     )
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def tar_of_files(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path, content in files.items():
@@ -133,7 +133,7 @@ class DockerRegistry:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.host = f"127.0.0.1:{_free_port()}"
+        self.host = f"127.0.0.1:{free_port()}"
         (self.folder / "config.yml").write_text(self._config())
         (self.folder / "htpasswd").write_text(self.htpasswd)
         log = (self.folder / "log").open("wb")
@@ -221,7 +221,7 @@ def make_certificate(folder: Path) -> tuple[str, str]:
     return certificate, key
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

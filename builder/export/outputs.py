@@ -56,9 +56,12 @@ def wants_engine(outputs: Sequence[Output]) -> bool:
     return any(output.form is Form.DOCKER and not output.destination for output in outputs)
 
 
-def wants_push(outputs: Sequence[Output]) -> bool:
-    """Whether an output goes to a registry."""
-    return any(output.form is Form.REGISTRY or output.pushes for output in outputs)
+def wants_push(outputs: Sequence[Output], names: Sequence[str]) -> bool:
+    """Whether an output goes to a registry; UsageError if nothing says under which name."""
+    pushed = [output for output in outputs if output.form is Form.REGISTRY or output.pushes]
+    if not all(output.names or names for output in pushed):
+        raise UsageError("there is no name to push the image to", hint="name it by -t, or by name= of the output")
+    return bool(pushed)
 
 
 def deliver(

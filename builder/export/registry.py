@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from builder.errors import UsageError
 from builder.export.image import Packaged
 from builder.export.output import Output
 from builder.report import Report
@@ -28,9 +27,7 @@ def push_output(
     registries: RegistrySettings,
     report: Report,
 ) -> None:
-    """Send what a build made; UsageError if nothing says where to."""
-    if not names:
-        raise UsageError("there is no name to push the image to", hint="name it by -t, or by name= of the output")
+    """Send what a build made to its names."""
     references = [Reference.parse(name) for name in names]
     if output.rest.get("push-by-digest") in _TRUE:
         references = [replace(reference, tag="", digest=packaged.root.digest) for reference in references]

@@ -43,7 +43,7 @@ class Connection:
         self._settings = settings
         self._plain = _plain_adapter()
         self._identities: dict[str, Identity] = {}
-        self._trusting: dict[tuple[str, ...], TrustingAdapter] = {}
+        self._trusting: dict[Identity, TrustingAdapter] = {}
         self._lock = threading.Lock()
 
     def get(
@@ -108,8 +108,8 @@ class Connection:
                 request,
                 stream=True,
                 timeout=_TIMEOUT,
-                verify=not insecure and (self._settings.ca_file or True),
-                cert=identity.client,
+                verify=not insecure,
+                cert=identity.client if insecure else None,
                 proxies={} if is_loopback(host) else requests.utils.get_environ_proxies(url),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -129,11 +129,11 @@ class Connection:
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
             return _plain_adapter() if alone else self._plain
         if alone:
-            return TrustingAdapter(identity.authorities, self._settings.ca_file)
+            return TrustingAdapter(identity, self._settings.ca_file)
         with self._lock:
-            if identity.authorities not in self._trusting:
-                self._trusting[identity.authorities] = TrustingAdapter(identity.authorities, self._settings.ca_file)
-            return self._trusting[identity.authorities]
+            if identity not in self._trusting:
+                self._trusting[identity] = TrustingAdapter(identity, self._settings.ca_file)
+            return self._trusting[identity]
 
 
 def _plain_adapter() -> HTTPAdapter:

@@ -10,7 +10,7 @@ from layers.errors import ImageError, PybuildError
 from layers.oci import Descriptor
 from layers.partial import PartialBlob
 from layers.registry.answer import Answer
-from layers.registry.errors import DroppedError, RegistryError, UnreachableError, UntrustedError, WrongBytesError
+from layers.registry.errors import DroppedError, RegistryError, UnreachableError, WrongBytesError
 from layers.registry.retry import retrying
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Incoming(io.RawIOBase):
             if not piece and received < self.descriptor.size:
                 raise DroppedError(f"{self._what}: it ends after {received} of {self.descriptor.size} bytes")
         except UnreachableError as error:
-            if received == self._partial.found or isinstance(error, UntrustedError):
+            if received == self._partial.found:
                 raise
             # It has been there a moment ago, and may be about to start again.
             raise DroppedError(error.message, hint=error.hint) from error

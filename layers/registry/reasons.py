@@ -9,6 +9,14 @@ import urllib3
 from layers.registry.errors import DroppedError, RegistryError, UnreachableError, UntrustedError
 
 _LONGEST = 300
+_REFUSALS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants to see a certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it wants to see a certificate, or another one",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it does not know our certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know who signed our certificate",
+}
+"""The alerts by which a server refuses a client's certificate, or the lack of one (RFC 8446, section 6.2)."""
 
 
 def no_answer(host: str, error: Exception) -> RegistryError:
@@ -37,6 +45,11 @@ def _tls(host: str, cause: ssl.SSLError) -> RegistryError:
             f"the certificate of {host} is not trusted: {cause.verify_message}",
             hint=f"if you know the host, --insecure-registry {host} goes without",
         )
+    if cause.reason in _REFUSALS:
+        return UntrustedError(
+            f"{host} does not trust us: {_REFUSALS[cause.reason]}",
+            hint=f"client.cert and client.key in certs.d/{host} show who we are (docs/registries.md)",
+        )
     return UnreachableError(
         f"{host} does not speak TLS as expected: {cause.reason or cause}",
         hint=f"if it is a registry of plain http, say --insecure-registry {host}",
@@ -51,12 +64,12 @@ def _never_connected(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was made of, outermost first; urllib3 keeps some causes in attributes only."""
+    """An error and what it was made of, outermost first; urllib3 keeps some causes in attributes or arguments only."""
     link: BaseException | None = error
     while link is not None:
         yield link
-        inner = link.__cause__ or link.__context__ or getattr(link, "reason", None)
-        link = inner if isinstance(inner, BaseException) else None
+        places = (link.__cause__, link.__context__, getattr(link, "reason", None), *link.args)
+        link = next((inner for inner in places if isinstance(inner, BaseException)), None)
 
 
 def _root(error: BaseException) -> BaseException:

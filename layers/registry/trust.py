@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from layers.registry.errors import RegistryError
 
@@ -42,13 +43,15 @@ def identity_of(host: str, folders: Sequence[str]) -> Identity:
 
 
 class TrustingAdapter(HTTPAdapter):
-    """An adapter whose connections trust the system's authorities, and those of an identity.
+    """An adapter whose connections trust the system's authorities and those of an identity, and show who we are.
 
-    requests adds the ones that come with it.
+    One context serves all its connections, in all threads. It is complete before the first of them: requests and
+    urllib3 would load certificates for each connection, which OpenSSL does not endure while another thread is using it.
     """
 
-    def __init__(self, authorities: Sequence[str], ca_file: str | None) -> None:
-        self._context = _context(authorities, ca_file)
+    def __init__(self, identity: Identity, ca_file: str | None) -> None:
+        """`ca_file` has authorities to trust in place of the system's and those that come with requests."""
+        self._context = _context(identity, ca_file)
         super().__init__(pool_connections=8, pool_maxsize=16)
 
     def init_poolmanager(self, *arguments: object, **more: object) -> None:
@@ -58,6 +61,9 @@ class TrustingAdapter(HTTPAdapter):
     def proxy_manager_for(self, proxy: str, **more: object) -> object:
         """Called by requests: the pool of connections through a proxy."""
         return super().proxy_manager_for(proxy, ssl_context=self._context, **more)
+
+    def cert_verify(self, conn: object, url: str, verify: object, cert: object) -> None:
+        """Called by requests to have certificates loaded: they are."""
 
 
 def _names(folder: str) -> list[str]:
@@ -75,12 +81,22 @@ def _key(path: str, certificate: str) -> str:
     return path
 
 
-def _context(authorities: Sequence[str], ca_file: str | None) -> ssl.SSLContext:
-    path = ca_file or ""
+def _context(identity: Identity, ca_file: str | None) -> ssl.SSLContext:
+    path = ca_file or DEFAULT_CA_BUNDLE_PATH
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
-        for path in authorities:
+        for path in () if ca_file else (DEFAULT_CA_BUNDLE_PATH,):
             context.load_verify_locations(path)
+        for path in identity.authorities:
+            context.load_verify_locations(path)
+        if identity.client:
+            path, key = identity.client
+            context.load_cert_chain(path, key, password=_refuse_password)
     except (ssl.SSLError, OSError) as error:
         raise RegistryError(f"{path} is not a file of certificates: {error.strerror or error}") from error
     return context
+
+
+def _refuse_password() -> str:
+    """For a key that is locked: OpenSSL would ask on the terminal."""
+    raise RegistryError("a key of certs.d is locked by a password", hint="pybuild has nobody to ask for it")

@@ -22,7 +22,6 @@ from layers.registry.errors import (
     RegistryError,
     TransientError,
     UnreachableError,
-    UntrustedError,
 )
 from layers.registry.pace import Pace, Way
 from layers.registry.places import Endpoint
@@ -87,7 +86,7 @@ class Upload:
             if self._location or self._begin():
                 self._send()
         except UnreachableError as error:
-            if not self._location or isinstance(error, UntrustedError):
+            if not self._location:
                 raise
             # It has been there a moment ago, and may be about to start again.
             self._broken = DroppedError(error.message, hint=error.hint)
