@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ HOST = {"BUSYBOX": "busybox:latest", "DEBIAN": "debian:12"}
 
 
 @dataclass
-class Builder:
+class Builder(ABC):
     """A builder that is a plain program."""
 
     name: str
@@ -48,9 +49,9 @@ class Builder:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.makedirs(self.folder)
 
+    @abstractmethod
     def commands(self, context: str, workload: Workload, archive: str) -> list[list[str]]:
         """What a person would type."""
-        raise NotImplementedError
 
 
 class Pybuild(Builder):
