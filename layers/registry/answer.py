@@ -72,7 +72,14 @@ class Answer:
         return f"{self.status} ({words})" if words else str(self.status)
 
     def close(self) -> None:
-        """Give the connection back; what was not read of the body is lost."""
+        """Give the connection back; what was not read of the body is lost.
+
+        A short rest is read, so that the connection can be used again: closing alone would close that too.
+        """
+        left = self._response.raw.length_remaining
+        if left is not None and left <= _PIECE and not self._broken:
+            self._response.raw.drain_conn()
+            self._response.raw.release_conn()
         self._response.close()
 
     def __enter__(self) -> Self:

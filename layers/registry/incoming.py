@@ -50,6 +50,8 @@ class Incoming(io.RawIOBase):
         self._pause = pause
         self._check = check
         self._answer: Answer | None = None
+        self._start = 0
+        """Where the last connection began."""
         self._error: PybuildError | None = None
 
     def readable(self) -> bool:
@@ -111,11 +113,15 @@ class Incoming(io.RawIOBase):
             raise DroppedError(error.message, hint=error.hint) from error
         except DroppedError:
             self.hang_up()
+            if received > self._start:
+                # This connection brought something: another one at once.
+                return self._from_network(size)
             raise
         return piece
 
     def _connected(self, start: int) -> Answer:
         """An answer whose next byte is the one at `start`."""
+        self._start = start
         self._answer = answer = self._connect(start)
         if answer.status == 206:
             part = _PART.match(answer.headers.get("Content-Range", ""))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from layers.registry.errors import TransientError
+from layers.registry.errors import DroppedError, TransientError
 
 T = TypeVar("T")
 
@@ -26,7 +26,8 @@ def retrying(
     """Do it until it is done; the last TransientError rises as it is, and is final for whoever tries around this.
 
     Pauses double and are spread at random, so that many clients that failed together do not return together. `reached`
-    says how far it has come: a try that came farther than all before begins the count anew.
+    says how far it has come: a try that came farther than all before begins the count anew, and if its connection just
+    broke, the next one follows at once.
     """
     tried = 0
     farthest = reached()
@@ -34,8 +35,11 @@ def retrying(
         try:
             return action()
         except TransientError as error:
-            tried = 1 if reached() > farthest else tried + 1
-            farthest = max(farthest, reached())
+            if reached() > farthest:
+                tried, farthest = 0, reached()
+                if isinstance(error, DroppedError) and not error.final:
+                    continue
+            tried += 1
             if error.final or tried == attempts or error.wait > LONGEST_WAIT:
                 error.final = True
                 raise
