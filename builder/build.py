@@ -85,44 +85,51 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         if store.note:
             report.warn(store.note)
         places = _places(options, store, report, stack)
-        named = NamedContexts(options.contexts)
-        remotes = Remotes(store, options.registries, options.environment, report)
-        stack.callback(remotes.close)
-        contexts = Contexts(options, named, store, remotes)
-        options, epoch = with_epoch(options, contexts.open)
-        clocks = clocks.at(epoch)
-        source = contexts.dockerfile()
-        refuse_foreign(source, options.build_args.get(SYNTAX, ""))
-        dockerfile = parse(source)
-        images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
-        stack.callback(images.close)
-        evaluation = Evaluation(
-            dockerfile,
-            options.target,
-            Surroundings(
-                find_image=images.find,
-                contexts=named,
-                platform=options.platform,
-                build_args=options.build_args,
-                labels=options.labels,
-                warn=report.warn,
-                network=options.network,
-                allowed=options.allowed,
-            ),
-        )
-        graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
-        origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), epoch)
-        plans = plan(graph, origins, store.records, use_cache=options.use_cache)
-        contexts.save()
-        _announce(plans.values(), report)
-        if not all(stage_plan.complete for stage_plan in plans.values()):
-            plans = _solve(graph, plans, origins, images, remotes, store, report, clocks, options, epoch)
-            contexts.save()
-        draft = _finish(graph, plans, images, clocks, options, dated=epoch is not None)
+        draft, plans = _make(options, store, stack, report, clocks)
         image = deliver(draft, names, options.outputs, options.packing, places).image
         if options.iid_file:
             write_text(options.iid_file, image.manifest.config.digest)
     return Result(image, names, draft, plans)
+
+
+def _make(
+    options: BuildOptions, store: Store, stack: ExitStack, report: Report, clocks: Clocks
+) -> tuple[Draft, Mapping[int, StagePlan]]:
+    """The image, and what was built for it. What is known of the context by then goes with this: it may be much."""
+    named = NamedContexts(options.contexts)
+    remotes = Remotes(store, options.registries, options.environment, report)
+    stack.callback(remotes.close)
+    contexts = Contexts(options, named, store, remotes)
+    options, epoch = with_epoch(options, contexts.open)
+    clocks = clocks.at(epoch)
+    source = contexts.dockerfile()
+    refuse_foreign(source, options.build_args.get(SYNTAX, ""))
+    dockerfile = parse(source)
+    images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
+    stack.callback(images.close)
+    evaluation = Evaluation(
+        dockerfile,
+        options.target,
+        Surroundings(
+            find_image=images.find,
+            contexts=named,
+            platform=options.platform,
+            build_args=options.build_args,
+            labels=options.labels,
+            warn=report.warn,
+            network=options.network,
+            allowed=options.allowed,
+        ),
+    )
+    graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
+    origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), epoch)
+    plans = plan(graph, origins, store.records, use_cache=options.use_cache)
+    contexts.save()
+    _announce(plans.values(), report)
+    if not all(stage_plan.complete for stage_plan in plans.values()):
+        plans = _solve(graph, plans, origins, images, remotes, store, report, clocks, options, epoch)
+        contexts.save()
+    return _finish(graph, plans, images, clocks, options, dated=epoch is not None), plans
 
 
 def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStack) -> Places:

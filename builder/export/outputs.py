@@ -1,5 +1,6 @@
 """Where an image goes: the store, under its names, or the outputs that the person asked for."""
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,6 +78,7 @@ def deliver(
         for name in names:
             places.store.layout.tag(name, packaged.root)
         return packaged
+    gc.collect()  # what was known of the context is in circles, and as large as what comes now
     places.report.entered()
     made: dict[Packing, Packaged] = {}
     for output in outputs:
