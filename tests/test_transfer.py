@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 from pulls import IMAGE, Pull, blob_path, name_of
-from registries import FakeRegistry, Reply, make_image
+from registries import Asked, FakeRegistry, Reply, make_image
 
 from layers.errors import ImageError, StoreError
 from layers.layout import Layout
@@ -282,3 +282,22 @@ def test_a_layout_with_a_partial_blob_is_a_layout(pull: Pull) -> None:
     begun(pull, b"x")
 
     assert Layout(pull.layout.root).names() == {}
+
+
+def test_an_error_is_not_kept_waiting_by_a_silent_server(fake: FakeRegistry, pull: Pull) -> None:
+    silent = threading.Event()
+    usual = fake.answer
+
+    def answer(asked: Asked) -> Reply:
+        if layer().digest in asked.path:
+            silent.wait(20)
+        return usual(asked)
+
+    fake.answer = answer  # type: ignore[method-assign]  # a server that says nothing
+    began = time.monotonic()
+
+    with pytest.raises(ImageError, match=str(IMAGE.layers[0].digest)):
+        pull.fetch(name_of(fake), [layer(), IMAGE.layers[0]])
+
+    assert time.monotonic() - began < 10
+    silent.set()

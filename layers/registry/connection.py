@@ -24,8 +24,12 @@ from layers.registry.trust import Identity, TrustingAdapter, identity_of
 
 __all__ = ["Answer", "Connection", "is_same_server"]
 
-_TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and between two pieces of an answer."""
+_CONNECTING = 10.0
+"""Seconds to connect, and to get a block of a body on its way."""
+_SILENCE = 60.0
+"""Seconds between two pieces of an answer."""
+_LONG_SILENCE = 300.0
+"""Seconds until a PUT is answered: at the end of an upload, registries move and hash all of it."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REPEATS = frozenset({307, 308})
 """Redirects that mean: the same method with the same body (RFC 9110, section 15.4)."""
@@ -107,7 +111,7 @@ class Connection:
             response = adapter.send(
                 request,
                 stream=True,
-                timeout=_TIMEOUT,
+                timeout=(_CONNECTING, _LONG_SILENCE if method == "PUT" else _SILENCE),
                 verify=not insecure,
                 cert=identity.client if insecure else None,
                 proxies={} if is_loopback(host) else requests.utils.get_environ_proxies(url),

@@ -1,9 +1,9 @@
 """Several transfers at the same time, and one end for all of them."""
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from layers.registry.errors import RegistryError
@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 TRANSFERS = 4
 """At once: more of them make no line wider, and registries count connections."""
+_GRACE = 2.0
+"""Seconds that the others get to end after an error. One that waits for a silent server would need a minute."""
 
 
 class Stop:
@@ -49,14 +51,37 @@ def each(
     pause: Callable[[float], object],
     name: str,
 ) -> None:
-    """Do something with all items in several threads; the first error ends all, and rises."""
+    """Do something with all items in several threads; the first error ends all, and rises.
+
+    The threads are daemons: one that a silent server holds keeps neither the error nor the program waiting.
+    """
     stop = Stop(pause)
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix=name) as pool:
-        futures = [pool.submit(act, item, stop) for item in items]
+    todo: queue.SimpleQueue[T] = queue.SimpleQueue()
+    for item in items:
+        todo.put(item)
+    ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
         try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            while True:
+                item = todo.get_nowait()
+                stop.check()
+                act(item, stop)
+        except queue.Empty:
+            ends.put(None)
+        except BaseException as error:  # noqa: BLE001 - it rises where all threads come together
+            ends.put(error)
+
+    count = min(parallel, todo.qsize())
+    threads = [threading.Thread(target=work, name=f"{name}-{place}", daemon=True) for place in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            if (error := ends.get()) is not None:
+                raise error
+    finally:
+        stop.set()
+        last = time.monotonic() + _GRACE
+        for thread in threads:
+            thread.join(max(0.0, last - time.monotonic()))

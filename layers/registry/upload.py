@@ -27,7 +27,10 @@ from layers.registry.pace import Pace, Way
 from layers.registry.places import Endpoint
 from layers.registry.retry import retrying
 
-_BLOCK = 128 * 1024
+_BLOCK = 32 * 1024
+"""Bytes that are handed over at a time: each must be on its way within seconds, on slow lines too."""
+_PIECE = 128 * 1024
+"""Bytes between two reports of progress."""
 _RANGE = re.compile(r"(?:bytes[= ])?0-(\d+)")
 _DONE = frozenset({200, 201, 204})
 _FORGOTTEN = frozenset({404, 410})
@@ -221,7 +224,8 @@ class Upload:
                             raise StoreError(f"{path} is cut off", hint="build or pull the image again")
                         self._sent += len(block)  # before it goes: part of it may arrive although it breaks
                         yield block
-                        self._progress(self._descriptor, start + self._sent)
+                        if not (start + self._sent) % _PIECE:
+                            self._progress(self._descriptor, start + self._sent)
             except FileNotFoundError as error:
                 raise StoreError(
                     f"blob {self._descriptor.digest} is not in the store", hint="build or pull the image again"
