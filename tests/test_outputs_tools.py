@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,12 +72,14 @@ def test_buildah_starts_from(place: Path, tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("archive", ["docker.tar", "oci.tar", "zstd.tar"])
-def test_podman_loads(place: Path, tmp_path: Path, archive: str) -> None:
+def test_podman_loads(place: Path, tmp_path_factory: pytest.TempPathFactory, archive: str) -> None:
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
-    storage = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
+    # podman takes no name of more than 50 characters here.
+    with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as folder:
+        storage = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
 
-    said = tool("podman", *storage, "--cgroup-manager", "cgroupfs", "load", "-i", place / archive)
+        said = tool("podman", *storage, "--cgroup-manager", "cgroupfs", "load", "-i", place / archive)
 
     assert said.strip() == f"Loaded image: {NAME}"
 
