@@ -72,7 +72,7 @@ def test_buildah_starts_from(place: Path, tmp_path: Path, source: str) -> None:
 
 
 @pytest.mark.parametrize("archive", ["docker.tar", "oci.tar", "zstd.tar"])
-def test_podman_loads(place: Path, tmp_path_factory: pytest.TempPathFactory, archive: str) -> None:
+def test_podman_loads(place: Path, archive: str) -> None:
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
     # podman takes no name of more than 50 characters here.
