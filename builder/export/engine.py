@@ -87,9 +87,14 @@ class _Connection(http.client.HTTPConnection):
         return False
 
     def ask(self, path: str) -> object:
-        """The JSON that a GET gives; None for any other answer."""
-        self.request("GET", path)
-        answer = self.getresponse()
+        """The JSON that a GET gives; None for any other answer. A connection that was idle may be made again."""
+        try:
+            self.request("GET", path)
+            answer = self.getresponse()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            self.request("GET", path)
+            answer = self.getresponse()
         body = answer.read()
         return json.loads(body) if answer.status == 200 else None
 

@@ -55,7 +55,7 @@ def load_archive(stream: BinaryIO, store: Store, platform: Platform) -> list[Loa
     except TarError as error:
         raise ImageError(f"this is no archive of images: {error.message}") from error
     images = list(archive.images())
-    return [_keep(name, root, store, platform) for name, root in images]
+    return _keep(images, store, platform)
 
 
 def load_folder(folder: str, store: Store, platform: Platform) -> list[Loaded]:
@@ -65,7 +65,7 @@ def load_folder(folder: str, store: Store, platform: Platform) -> list[Loaded]:
     for _, root in images:
         for blob in _blobs(root, layout):
             copy_blob(layout, blob, store.layout)
-    return [_keep(name, root, store, platform) for name, root in images]
+    return _keep(images, store, platform)
 
 
 def _blobs(root: Descriptor, layout: Layout) -> Iterator[Descriptor]:
@@ -80,8 +80,17 @@ def _blobs(root: Descriptor, layout: Layout) -> Iterator[Descriptor]:
     yield root
 
 
-def _keep(name: str, root: Descriptor, store: Store, platform: Platform) -> Loaded:
-    """Check that an image is whole and what it says, and give it its name."""
+def _keep(images: list[tuple[str, Descriptor]], store: Store, platform: Platform) -> list[Loaded]:
+    """Give images their names, once all of them are known to be whole."""
+    loaded = [(name, _checked(name, root, store, platform)) for name, root in images]
+    for name, root in images:
+        if name:
+            store.layout.tag(name, root)
+    return loaded
+
+
+def _checked(name: str, root: Descriptor, store: Store, platform: Platform) -> Image:
+    """The image of a manifest or index, if it is whole and what it says."""
     chosen = root
     if root.media_type in INDEXES:
         chosen = Index.parse(store.layout.read(root)).choose(platform)
@@ -92,9 +101,7 @@ def _keep(name: str, root: Descriptor, store: Store, platform: Platform) -> Load
         if not store.layout.has(layer):
             raise ImageError(f"layer {layer.digest} of {name or root.digest} is missing")
         store.index_of(diff_id, layer)
-    if name:
-        store.layout.tag(name, root)
-    return name, image
+    return image
 
 
 def _listed(index: Index) -> Iterator[tuple[str, Descriptor]]:
@@ -163,11 +170,7 @@ class _Archive:
 
     def _by_manifest(self, table: bytes) -> Iterator[tuple[str, Descriptor]]:
         """Images as docker wrote them before it knew of OCI: a configuration, and the paths of the layers."""
-        try:
-            rows = [(row["Config"], row.get("RepoTags") or [], row["Layers"]) for row in json.loads(table)]
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ImageError("the archive's manifest.json cannot be read") from error
-        for config_path, names, layer_paths in rows:
+        for config_path, names, layer_paths in _rows(table):
             config = self._document(config_path)
             ImageConfig.parse(config)
             manifest = Manifest(
@@ -190,6 +193,17 @@ class _Archive:
                 return self._blobs[path]
             path = self._links.get(path, path)
         raise ImageError(f"the archive has no layer {path!r}, which its manifest.json names")
+
+
+def _rows(table: bytes) -> list[tuple[str, list[str], list[str]]]:
+    """Configuration, names and layers of each image in a manifest.json."""
+    try:
+        rows = [(row["Config"], row.get("RepoTags") or [], row["Layers"]) for row in json.loads(table)]
+        if all(isinstance(text, str) for config, names, layers in rows for text in (config, *names, *layers)):
+            return rows
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ImageError("the archive's manifest.json cannot be read") from error
+    raise ImageError("the archive's manifest.json has something else where there should be names")
 
 
 def _layer_type(head: bytes) -> str:
