@@ -14,9 +14,9 @@ from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError, Location, located
-from builder.evaluate import evaluate
-from builder.evaluate_run import ENTITLEMENTS
-from builder.stage_state import DEFAULT_PATH, Reading, Scope, StageState
+from builder.evaluation.instruction import evaluate
+from builder.evaluation.run import ENTITLEMENTS
+from builder.evaluation.stage_state import DEFAULT_PATH, Reading, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
 from builder.survey import Survey, SurveyedStage
 from layers.errors import ImageError, PybuildError

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder.dockerfile.instructions import Dockerfile, StageText
-from builder.stage_state import Reading
+from builder.evaluation.stage_state import Reading
 from layers.oci import Platform
 
 

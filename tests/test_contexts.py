@@ -16,7 +16,7 @@ from registries import FakeRegistry, Reply, make_image
 from repositories import Upstream
 
 from builder.build import Clocks
-from builder.call import answer, parse_call
+from builder.call.answer import answer, parse_call
 from builder.errors import ContextError, DockerfileError, UsageError
 from builder.options import BuildOptions
 from layers.entry import Entry

@@ -9,8 +9,8 @@ from builder.dockerfile.instructions import Run as RunText
 from builder.dockerfile.parser import parse
 from builder.dockerfile.reader import read
 from builder.errors import DockerfileError, Location, located
-from builder.evaluate_run import run_action
-from builder.stage_state import Scope, StageState
+from builder.evaluation.run import run_action
+from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import (
     BindMount,
     CacheMount,

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str], world: World) -> int:
 
 def _answer(text: str, options: BuildOptions, mode: Mode, world: World) -> int | None:
     """Answer a question about the Dockerfile; None if it is a build after all that is called for."""
-    from builder.call import answer, parse_call  # few want to know, most want to build
+    from builder.call.answer import answer, parse_call  # few want to know, most want to build
 
     call = parse_call(text)
     if call.method == "build":

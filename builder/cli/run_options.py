@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from builder.credentials import Credentials
 from builder.dockerfile.suggest import closest
 from builder.errors import UsageError
-from builder.evaluate_run import ENTITLEMENTS, NETWORK_HOST
+from builder.evaluation.run import ENTITLEMENTS, NETWORK_HOST
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """What `--call=targets` answers: the stages that --target can name."""
 
-from builder.call_json import document, located, source_data, table
+from builder.call.document import document, located, source_data, table
 from builder.dockerfile.instructions import Dockerfile
 
 

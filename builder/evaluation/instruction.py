@@ -10,9 +10,9 @@ from dataclasses import replace
 from builder.dockerfile import instructions as d
 from builder.dockerfile.values import exposed_ports, go_duration, stop_signal
 from builder.errors import DockerfileError
-from builder.evaluate_copy import copy_action
-from builder.evaluate_run import run_action
-from builder.stage_state import Scope, StageState
+from builder.evaluation.copy import copy_action
+from builder.evaluation.run import run_action
+from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import Action, MakeDirectory, Step
 
 

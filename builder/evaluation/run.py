@@ -4,7 +4,7 @@ from builder.arguments import HOSTNAME, proxy_variables
 from builder.dockerfile import instructions as d
 from builder.dockerfile.texts import quoted
 from builder.errors import DockerfileError
-from builder.stage_state import Scope, StageState
+from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import Run, RunMount, Script
 
 PIPES = "/dev/pipes"
@@ -48,7 +48,7 @@ def run_action(run: d.Run, state: StageState, scope: Scope) -> Run:
 def _mounts(run: d.Run, state: StageState, scope: Scope) -> tuple[RunMount, ...]:
     if not run.mounts:
         return ()
-    from builder.evaluate_mounts import run_mounts  # most Dockerfiles have none
+    from builder.evaluation.mounts import run_mounts  # most Dockerfiles have none
 
     return run_mounts(run, state, scope)
 

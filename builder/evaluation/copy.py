@@ -6,7 +6,7 @@ import posixpath
 from builder.dockerfile import instructions as d
 from builder.dockerfile.words import expand_body
 from builder.errors import DockerfileError
-from builder.stage_state import Scope, StageState
+from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.mode import Mode, parse_mode
 from builder.steps.remote import Remote
 from builder.steps.step import Copy, InlineFile
@@ -47,7 +47,7 @@ def _remotes(copy: d.Copy, sources: tuple[str, ...], destination: str, state: St
     if not checksum and not any(map(_may_be_remote, sources)):
         return ()
     # Not at the top: most copies are of local files, and reading URLs costs more to import than all that they need.
-    from builder.evaluate_add import is_remote, remotes_of
+    from builder.evaluation.add import is_remote, remotes_of
 
     if isinstance(copy, d.Add):
         return remotes_of(copy, sources, destination, checksum)

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from builder.call_json import document, located, source_data, table
+from builder.call.document import document, located, source_data, table
 from builder.dockerfile.instructions import Arg, Declaration, MountText, Run
 from builder.dockerfile.words import expand_word
 from builder.errors import Location
-from builder.stage_state import Reading
+from builder.evaluation.stage_state import Reading
 from builder.survey import Survey
 
 _DEFAULT_SSH = "default"

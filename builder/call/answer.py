@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from builder.arguments import SYNTAX
 from builder.build import Clocks
-from builder.call_check import Checked, check_answer
-from builder.call_outline import outline_answer
-from builder.call_targets import targets_answer
+from builder.call.check import Checked, check_answer
+from builder.call.outline import outline_answer
+from builder.call.targets import targets_answer
 from builder.checks.ruleset import find_all, refuse
 from builder.checks.settings import read_settings
 from builder.context.named import NamedContexts

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from builder.call_json import document, range_of, source_data
+from builder.call.document import document, range_of, source_data
 from builder.checks.rule import Finding
 from builder.dockerfile.reader import Source
 from builder.excerpt import excerpt

@@ -13,7 +13,7 @@ from builder.dockerfile.instructions import MountText, Run
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import quoted
 from builder.errors import DockerfileError
-from builder.stage_state import Scope, StageState
+from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import BindMount, CacheMount, Origin, RunMount, SecretMount, SshMount, TmpfsMount
 from cache.mounts import Sharing
 
