@@ -101,6 +101,23 @@ def test_standard_input_cannot_be_two_things(bench: Bench) -> None:
         bench.build("-", dockerfile="-")
 
 
+def test_a_dockerfile_in_small_letters_is_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"dockerfile": COPY_ALL, "dockerfile.dockerignore": "dockerfile*", "a": "1"}
+    say(monkeypatch, tar_of(files))
+
+    built = [bench.build(bench.context(files)), bench.build("-")]
+
+    assert [copied(each.contents) for each in built] == [{"a": "1"}, {"a": "1"}]
+
+
+def test_a_dockerfile_of_the_usual_name_goes_before_small_letters(bench: Bench) -> None:
+    context = bench.context({"Dockerfile": "FROM scratch\nCOPY a /\n", "dockerfile": "FROM nowhere", "a": "1"})
+
+    built = bench.build(context)
+
+    assert list(built.entries) == ["a"]
+
+
 def test_two_dockerfiles_are_one_too_many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, COPY_ALL.encode())
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 from builder.arguments import KEEP_GIT_DIR
 from builder.context.ignore import FILE_NAME, IgnoreFile, find_ignore_file
@@ -17,6 +18,8 @@ from cache.store import Store
 from layers.entry import Kind
 
 STDIN = "-"
+NAME = "Dockerfile"
+"""What a Dockerfile is called if nobody says otherwise."""
 
 
 class Contexts:
@@ -45,24 +48,23 @@ class Contexts:
         """The Dockerfile that the options name, read into statements; DockerfileError if it is not there."""
         given = self._options.dockerfile
         if given == STDIN:
-            return read(sys.stdin.buffer.read(), "Dockerfile")
+            return read(sys.stdin.buffer.read(), NAME)
         if "://" in given and isinstance(source := context_source(given), Url):
-            return read(_content(self._remotes.path(self._remotes.file(source.url))), "Dockerfile")
+            return read(_content(self._remotes.path(self._remotes.file(source.url))), NAME)
         place = self._place("")
         if place.is_lasting:
             # -f is relative to the current folder, as for docker.
-            path = given or os.path.join(place.folder, "Dockerfile")
+            path = _spelt(given or os.path.join(place.folder, NAME), os.path.exists)
             return read(_content(path), os.path.basename(path))
         if place.file:
             if given:
                 raise UsageError(f"the context is a Dockerfile, and -f {given} names another one")
-            return read(_content(place.file), "Dockerfile")
-        data = self._inside(place, given or "Dockerfile")
+            return read(_content(place.file), NAME)
+        path = self._spelt_inside(place, given or NAME)
+        data = self._inside(place, path)
         if data is None:
-            raise DockerfileError(
-                f"the context has no {given or 'Dockerfile'}", hint="-f FILE names another file in it"
-            )
-        return read(data, os.path.basename(given) or "Dockerfile")
+            raise DockerfileError(f"the context has no {path}", hint="-f FILE names another file in it")
+        return read(data, os.path.basename(path))
 
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file leaves out a path of the build context, and all below it; False without a context."""
@@ -103,22 +105,35 @@ class Contexts:
 
     def _ignore_file(self, place: Place, name: str) -> IgnoreFile | None:
         """The rules of a context: `.dockerignore` in it, or for the build context the one beside the Dockerfile."""
-        dockerfile = "" if name else self._options.dockerfile or "Dockerfile"
+        dockerfile = "" if name else self._options.dockerfile or NAME
         is_file = bool(dockerfile) and dockerfile != STDIN and isinstance(context_source(dockerfile), Folder)
         if place.is_lasting:
             path = self._options.dockerfile or os.path.join(place.folder, dockerfile)
-            return find_ignore_file(place.folder, path if is_file else None)
-        for path in (dockerfile + FILE_NAME, FILE_NAME) if is_file else (FILE_NAME,):
+            return find_ignore_file(place.folder, _spelt(path, os.path.exists) if is_file else None)
+        for path in (self._spelt_inside(place, dockerfile) + FILE_NAME, FILE_NAME) if is_file else (FILE_NAME,):
             data = self._inside(place, path)
             if data is not None:
                 return IgnoreFile(os.path.basename(path), data)
         return None
+
+    def _spelt_inside(self, place: Place, path: str) -> str:
+        return _spelt(path, lambda path: self._inside(place, path) is not None)
 
     def _inside(self, place: Place, path: str) -> bytes | None:
         """A file of a context that is not the person's own: no link in it leads out of it."""
         tree = LocalTree(place.folder, self._store.files)
         entry = tree.lookup(tree.resolve(path))
         return _content(tree.content(entry)) if entry is not None and entry.kind is Kind.FILE else None
+
+
+def _spelt(path: str, exists: Callable[[str], bool]) -> str:
+    """The path, or that in small letters where a Dockerfile of the usual name is only there by `dockerfile`.
+
+    As docker does (buildx, build/build.go, handleLowercaseDockerfile).
+    """
+    folder, name = os.path.split(path)
+    small = os.path.join(folder, name.lower())
+    return small if name == NAME and not exists(path) and exists(small) else path
 
 
 def _content(path: str) -> bytes:
