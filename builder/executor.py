@@ -85,7 +85,9 @@ class Executor:
         if isinstance(action, Copy):
             attributes = self._attributes(action, view)
             assert selection.tree is not None
-            changes = copy_changes(action, selection.sources, selection.tree, Target(view), attributes)
+            changes = copy_changes(
+                action, selection.sources, selection.tree, Target(view), attributes, self._report.warn
+            )
         else:
             changes = directory_changes(action, Target(view), Accounts.from_view(view), self._now_ns())
         layer = self._write(changes if self._epoch is None else clamped(changes, self._epoch))

@@ -1,6 +1,6 @@
 """One COPY or ADD on trees in memory, for tests of what lands where."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypedDict, Unpack
 
 from fakes import MemoryTree
@@ -30,6 +30,11 @@ class Flags(TypedDict, total=False):
     parents: bool
     excludes: tuple[str, ...]
     inline: tuple[InlineFile, ...]
+    warn: Callable[[str], None]
+
+
+def nobody(_told: str) -> None:
+    """Who is told nothing."""
 
 
 def view(*entries: Entry) -> View:
@@ -56,7 +61,9 @@ def changes_of(
     )
     tree = MemoryTree(files)
     attributes = Attributes(flags.get("owner"), parse_mode(chmod) if chmod else None, NOW)
-    return copy_changes(action, find_sources(action, tree), tree, Target(view(*base)), attributes)
+    return copy_changes(
+        action, find_sources(action, tree), tree, Target(view(*base)), attributes, flags.get("warn", nobody)
+    )
 
 
 def copied(

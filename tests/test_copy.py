@@ -115,9 +115,14 @@ def test_a_link_in_a_directory_is_replaced_by_a_file_of_its_name() -> None:
     assert changes["d/a"].entry.kind is Kind.FILE
 
 
-def test_several_files_cannot_become_one() -> None:
-    with pytest.raises(ContextError, match="several files cannot all become /c"):
-        copied({"a": b"1", "b": b"2"}, ("a", "b"), "/c")
+@pytest.mark.parametrize("source", [("a", "b"), "[ab]"])
+def test_of_several_files_of_one_name_the_last_is_left_and_told(source: str | tuple[str, ...]) -> None:
+    told: list[str] = []
+
+    changes = copied({"a": b"1", "b": b"2"}, source, "/c", warn=told.append)
+
+    assert {path: change.content for path, change in changes.items()} == {"c": b"2"}
+    assert ["several files become /c, and only the last" in line for line in told] == [True]
 
 
 def test_several_files_go_into_a_directory_that_is_there_without_a_slash() -> None:

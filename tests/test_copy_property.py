@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from copies import nobody
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,7 +114,8 @@ def copied(source: str, target: str, place: str, *, excludes: tuple[str, ...] = 
     with closing(Store(os.path.join(place, "store"))) as store:
         tree = LocalTree(source, store.files)
         action = Copy(FromContext(), (".",), "/", excludes=excludes)
-        changes = copy_changes(action, find_sources(action, tree), tree, Target(View([])), Attributes(None, None, 0))
+        attributes = Attributes(None, None, 0)
+        changes = copy_changes(action, find_sources(action, tree), tree, Target(View([])), attributes, nobody)
         layer, _ = write_layer(changes, store.layout)
         with store.layout.open(layer.descriptor) as blob:
             unpack(decompressed(blob), target)

@@ -5,7 +5,7 @@ those that BuildKit shows (docs/dockerfile.md lists them), down to which directo
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from builder.errors import ContextError
 from builder.steps.attributes import Attributes
@@ -17,16 +17,29 @@ from layers.entry import Change, Content, Entry, Kind
 
 
 def copy_changes(
-    copy: Copy, sources: tuple[Source, ...], tree: Tree, target: Target, attributes: Attributes
+    copy: Copy,
+    sources: tuple[Source, ...],
+    tree: Tree,
+    target: Target,
+    attributes: Attributes,
+    warn: Callable[[str], None],
 ) -> Iterator[Change]:
-    """The changes that the instruction makes to the target; each path comes once, as layer.md demands."""
+    """The changes that the instruction makes to the target; each path comes once, as layer.md demands.
+
+    `warn` is told of files that overwrite each other.
+    """
+    copying = _Copying(copy, tree, target, attributes)
     if any(source.unpack for source in sources):
         # The bytes of an archive can be had only as it is read: which entries last is found out in a first reading.
         last = _last(_Copying(copy, tree, target.anew(), attributes).changes(sources))
-        yield from _lasting(_Copying(copy, tree, target, attributes).changes(sources), last)
+        yield from _lasting(copying.changes(sources), last)
     else:
-        changes = _Copying(copy, tree, target, attributes).changes(sources)
-        yield from {change.entry.path: change for change in changes}.values()
+        yield from {change.entry.path: change for change in copying.changes(sources)}.values()
+    if copying.overwritten:
+        warn(
+            f"several files become /{copying.overwritten}, and only the last of them is left: the name of a directory"
+            " ends in a slash here"
+        )
 
 
 def _last(changes: Iterator[Change]) -> dict[str, tuple[int, Entry]]:
@@ -68,6 +81,8 @@ class _Copying:
         self._attributes = attributes
         self._alone: set[str] = set()
         """Files that sources became under the very name of the destination."""
+        self.overwritten = ""
+        """One of these that a later source has become as well."""
 
     def changes(self, sources: tuple[Source, ...]) -> Iterator[Change]:
         """All changes; a path may come more than once."""
@@ -113,12 +128,9 @@ class _Copying:
                     f"/{top} is a directory, and the URL has no name for a file", hint="give the destination a name"
                 )
             path = os.path.join(top, name)
-        elif top in self._alone:
-            raise ContextError(
-                f"several files cannot all become /{top}", hint="the name of a directory ends in a slash here"
-            )
         else:
             path = top
+            self.overwritten = top if top in self._alone else self.overwritten
             self._alone.add(top)
             yield from self._target.make_directories(os.path.dirname(top), self._attributes.directory())
         yield from self._put(entry._replace(path=path), content)
