@@ -55,9 +55,9 @@ class Bindings:
         entry = _entry(bind, tree)
         digest = _whole(bind, snapshot) or self._store.records.find_content(_selector(bind, snapshot))
         if digest is None:
-            from builder.steps.run import unpack  # not for a build that the cache answers
-
-            unpack(snapshot.layers, self._store)  # the mount will need it: so the files are read from there
+            self._store.trees.stack(
+                snapshot.layers, self._store.layout
+            )  # the mount will need it: so the files are read from there
             tree.fetch(walk(tree, entry))
             digest = fingerprint(tree, entry, owners=True)
             self._store.records.add_content(_selector(bind, snapshot), digest)

@@ -11,20 +11,18 @@ from builder.events import Job
 from builder.origins import Selection
 from builder.report import Report
 from builder.sandbox.backend import Backend
-from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished
 from builder.snapshot import Snapshot
 from builder.steps.attributes import Attributes
 from builder.steps.bound import Bound
 from builder.steps.copy import copy_changes
 from builder.steps.mounts import ContextChangedError, Occasion, Opener
-from builder.steps.run import LastLines, process_of, shown, unpack
+from builder.steps.run import LastLines, process_of, shown
 from builder.steps.step import Action, Copy, FromContext, Run, origins_of
 from builder.steps.target import Target
 from builder.steps.workdir import directory_changes
 from cache.store import Store
 from layers.accounts import Accounts
-from layers.diff import overlay_changes
 from layers.entry import Change
 from layers.layer import Layer, write_layer
 from layers.view import View
@@ -110,27 +108,25 @@ class Executor:
             self._report.output(job, data)
 
         assert self._backend is not None, "a build with a RUN left has entered a back-end"
-        lowers = unpack(snapshot.layers, self._store)
-        with self._store.scratch("run") as scratch, ExitStack() as stack:
+        with self._backend.ground(snapshot.layers, view, self._store) as ground, ExitStack() as stack:
 
             def say(message: str) -> None:
                 self._report.output(job, os.fsencode(f"{message}\n"))
 
             try:
-                occasion = Occasion(scratch, stack, unchanged, self.check_cancelled, say)
+                occasion = Occasion(ground.scratch, stack, unchanged, self.check_cancelled, say)
                 opened = self._opener.open(run, bound, occasion)
             except ContextChangedError:
                 return None
             process = process_of(run, Accounts.from_view(view), opened.variables)
-            root = RootSpec(lowers, view, scratch, opened.attached, privileged=run.insecure)
-            finished = self._backend.run(process, root, output, cancelled=self._cancel)
+            finished = ground.run(process, opened.attached, output, privileged=run.insecure, cancelled=self._cancel)
             if finished.status:
                 raise self._failed(run, finished, last.lines())
-            changes = overlay_changes(finished.upper, view, lowers)
+            changes = ground.changes()
             if self._epoch is not None:
-                changes = clamped_on_disk(changes, finished.upper, self._epoch)
+                changes = clamped_on_disk(changes, ground.folder, self._epoch)
             layer = self._write(changes)
-            self._store.trees.adopt(layer.diff_id, finished.upper)
+            ground.keep(layer)
         return layer
 
     def _failed(self, run: Run, finished: Finished, output: tuple[str, ...]) -> CommandError:

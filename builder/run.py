@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from builder.errors import UsageError
 from builder.sandbox.backend import choose
-from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import DEFAULT_PATH, Process
 from builder.snapshot import Snapshot
-from builder.steps.run import unpack
 from cache.store import Store
 from layers.accounts import Accounts
 from layers.oci import Image, RunConfig
@@ -39,9 +37,8 @@ def run(image: Image, options: RunOptions, store: Store) -> int:
     backend = choose()
     backend.enter()
     try:
-        lowers = unpack(snapshot.layers, store)
-        with store.scratch("container") as scratch:
-            finished = backend.attach(process, RootSpec(lowers, view, scratch))
+        with backend.ground(snapshot.layers, view, store) as ground:
+            finished = ground.attach(process)
     finally:
         backend.close()
     return finished.status

@@ -73,6 +73,13 @@ class Trees:
             self._place(folder, path, scratch)
             return path
 
+    def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
+        """The trees of all these layers, lowest first; see `ensure`."""
+        folders: list[str] = []
+        for layer in layers:
+            folders.append(self.ensure(layer, layout, folders))
+        return tuple(folders)
+
     def adopt(self, diff_id: Digest, folder: str) -> str:
         """Make a folder the tree of a layer: the upper directory of the step that made the layer.
 

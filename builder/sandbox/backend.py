@@ -1,19 +1,70 @@
 """What a build needs of a sandbox, whichever way this machine makes one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from builder.errors import CancelledError, SandboxError
-from builder.sandbox.plan import RootSpec
+from builder.sandbox.attached import Attached
 from builder.sandbox.process import Finished, Process
+from cache.store import Store
+from layers.entry import Change
+from layers.layer import Layer
+from layers.view import View
 
-__all__ = ["Backend", "CancelledError", "choose"]
+__all__ = ["Backend", "CancelledError", "Ground", "choose"]
+
+
+class Ground(Protocol):
+    """Layers made ready for one command: what it runs on, what it changed, and what becomes of that.
+
+    In this order: `run` or `attach`, once; then, if a layer shall come of it, `changes` to its end, and `keep`.
+    """
+
+    @property
+    def scratch(self) -> str:
+        """A private folder on the file system of the store, for what the command sees beside its image."""
+        ...
+
+    @property
+    def folder(self) -> str:
+        """Where, after `run`, the disk has all that the command changed, at its path from the root."""
+        ...
+
+    def run(
+        self,
+        process: Process,
+        attached: Sequence[Attached],
+        on_output: Callable[[bytes], None],
+        *,
+        privileged: bool = False,
+        cancelled: int | None = None,
+    ) -> Finished:
+        """Run a command to its end; `on_output` gets what it writes, stdout and stderr in one stream.
+
+        `privileged` hides nothing of the kernel from it. A status other than 0 is no error here. Raises SandboxError if
+        the command could not be started, and CancelledError once the descriptor `cancelled` is readable (an eventfd
+        serves any number of steps). However it returns, no process of the step is left.
+        """
+        ...
+
+    def attach(self, process: Process) -> Finished:
+        """Run a command on our own standard streams, through a terminal of its own if `process.terminal`."""
+        ...
+
+    def changes(self) -> Iterator[Change]:
+        """What the command changed, in the order of a layer's tar. All back-ends give the same for the same command."""
+        ...
+
+    def keep(self, layer: Layer) -> None:
+        """Keep what is on the disk for commands to come: it is what the layer says."""
+        ...
 
 
 class Backend(Protocol):
     """A way to run commands on stacked layers.
 
-    `enter` comes first, once, while the process has one thread; `run` may then be called from any thread, several at
+    `enter` comes first, once, while the process has one thread; `ground` may then be called from any thread, several at
     the same time; `close` ends what still runs. After `enter` the process is root of its ids, and the store has to be
     written from inside.
     """
@@ -28,24 +79,11 @@ class Backend(Protocol):
         """Become what running needs; SandboxError says what is refused and what to do about it."""
         ...
 
-    def run(
-        self,
-        process: Process,
-        root: RootSpec,
-        on_output: Callable[[bytes], None],
-        *,
-        cancelled: int | None = None,
-    ) -> Finished:
-        """Run a command to its end; `on_output` gets what it writes, stdout and stderr in one stream.
+    def ground(self, layers: Sequence[Layer], view: View, store: Store) -> AbstractContextManager[Ground]:
+        """Make layers ready, lowest first, for one command; `view` is what they hold together.
 
-        A status other than 0 is no error here. Raises SandboxError if the command could not be started, and
-        CancelledError once the descriptor `cancelled` is readable (an eventfd serves any number of steps). However it
-        returns, no process of the step is left.
+        What is not kept by the end of the block is gone after it.
         """
-        ...
-
-    def attach(self, process: Process, root: RootSpec) -> Finished:
-        """Run a command on our own standard streams, through a terminal of its own if `process.terminal`."""
         ...
 
     def close(self) -> None:

@@ -3,10 +3,13 @@
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
+from builder.sandbox.attached import Attached
 from builder.sandbox.child import Request
 from builder.sandbox.client import Server, SetupError, Step, follow
 from builder.sandbox.mount_points import NEW
@@ -16,7 +19,11 @@ from builder.sandbox.process import Finished, Process
 from builder.sandbox.refusal import setup_refused
 from builder.sandbox.seccomp.filter import filter_for
 from builder.sandbox.syscalls import supported
-from layers.entry import Entry, Kind
+from cache.store import Store
+from layers.diff import overlay_changes
+from layers.entry import Change, Entry, Kind
+from layers.layer import Layer
+from layers.view import View
 
 
 class OverlayBackend:
@@ -45,6 +52,13 @@ class OverlayBackend:
         self._server = Server.start()
         self._filter, self.warning = filter_for(os.uname().machine)
 
+    @contextmanager
+    def ground(self, layers: Sequence[Layer], view: View, store: Store) -> Iterator["OverlayGround"]:
+        """See `Backend.ground`."""
+        lowers = store.trees.stack(layers, store.layout)
+        with store.scratch("run") as scratch:
+            yield OverlayGround(self, RootSpec(lowers, view, scratch), view, store)
+
     def run(
         self,
         process: Process,
@@ -53,7 +67,7 @@ class OverlayBackend:
         *,
         cancelled: int | None = None,
     ) -> Finished:
-        """See `Backend.run`."""
+        """See `Ground.run`; `Finished.upper` is the folder of the changes."""
         plan = self._prepare(process, root)
         started = time.monotonic()
         reader, writer = os.pipe()
@@ -69,7 +83,7 @@ class OverlayBackend:
         return self._finished(step, plan, started)
 
     def attach(self, process: Process, root: RootSpec) -> Finished:
-        """See `Backend.attach`."""
+        """See `Ground.attach`."""
         from builder.sandbox import terminal  # a build has no use for it
 
         window = terminal.window(0) if process.terminal else (0, 0)
@@ -118,6 +132,45 @@ class OverlayBackend:
             raise setup_refused(failure.doing, failure.errno, failure.fault, single_id=self.caveat) from failure
         _remove_stubs(plan)
         return Finished(status, signal, time.monotonic() - started, plan.root.upper)
+
+
+class OverlayGround:
+    """The unpacked layers, and an upper folder above them, which becomes the tree of the new layer."""
+
+    def __init__(self, backend: OverlayBackend, root: RootSpec, view: View, store: Store) -> None:
+        self.scratch = root.scratch
+        self.folder = ""
+        self._backend = backend
+        self._root = root
+        self._view = view
+        self._store = store
+
+    def run(
+        self,
+        process: Process,
+        attached: Sequence[Attached],
+        on_output: Callable[[bytes], None],
+        *,
+        privileged: bool = False,
+        cancelled: int | None = None,
+    ) -> Finished:
+        """See `Ground.run`."""
+        root = replace(self._root, attached=tuple(attached), privileged=privileged)
+        finished = self._backend.run(process, root, on_output, cancelled=cancelled)
+        self.folder = finished.upper
+        return finished
+
+    def attach(self, process: Process) -> Finished:
+        """See `Ground.attach`."""
+        return self._backend.attach(process, self._root)
+
+    def changes(self) -> Iterator[Change]:
+        """See `Ground.changes`."""
+        return overlay_changes(self.folder, self._view, self._root.lowers)
+
+    def keep(self, layer: Layer) -> None:
+        """See `Ground.keep`."""
+        self._store.trees.adopt(layer.diff_id, self.folder)
 
 
 def _lay_out(plan: Plan, scratch: str, hostname: str) -> None:

@@ -14,7 +14,6 @@ from builder.errors import ContextError, DockerfileError, SandboxError, UsageErr
 from builder.sandbox.attached import Access, Attached, Blank, Document, HostFile, Stack
 from builder.steps.bound import Bound
 from builder.steps.mounts_layout import ALONE, lay_out
-from builder.steps.run import unpack
 from builder.steps.stage_tree import StageTree
 from builder.steps.step import BindMount, CacheMount, Run, Script, SecretMount, SshMount, TmpfsMount
 from builder.steps.tree import walk
@@ -162,7 +161,7 @@ class _Opening:
         bound = self._bound[id(mount)]
         access = Access.WRITE_AND_FORGET if mount.writable else Access.READ
         if bound.layers is not None:
-            return Stack(unpack(bound.layers, self._opener.store), bound.entry, access)
+            return Stack(self._opener.store.trees.stack(bound.layers, self._opener.store.layout), bound.entry, access)
         folder = self._opener.laid_out(bound, self._occasion.unchanged)
         path = "" if bound.entry.kind is Kind.DIRECTORY else ALONE
         return Stack((folder,), bound.entry._replace(path=path), access)

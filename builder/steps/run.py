@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 from builder.sandbox.process import ALL_CAPABILITIES, DOCKER_CAPABILITIES, HOSTNAME, Network, Process
 from builder.steps.step import Run
-from cache.store import Store
 from layers.accounts import Accounts
-from layers.layer import Layer
 
 KEPT_LINES = 20
 """How many of the last lines of a failed command its error shows."""
@@ -43,14 +41,6 @@ def shown(argv: tuple[str, ...]) -> str:
     if len(argv) == 3 and argv[1] == "-c":
         return argv[2].strip()
     return " ".join(argv)
-
-
-def unpack(layers: Sequence[Layer], store: Store) -> tuple[str, ...]:
-    """The layers as folders to stack, lowest first."""
-    folders: list[str] = []
-    for layer in layers:
-        folders.append(store.trees.ensure(layer, store.layout, folders))
-    return tuple(folders)
 
 
 class LastLines:
