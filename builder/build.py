@@ -19,7 +19,7 @@ from builder.dockerfile.parser import parse
 from builder.elsewhere import Elsewhere
 from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
-from builder.export.image import Draft
+from builder.export.image import Draft, Packaged
 from builder.export.outputs import Places, deliver, full_names, wants_engine, wants_push, write_text
 from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
 from builder.images import Images
@@ -37,10 +37,10 @@ from layers.oci import Image, ImageConfig
 class Result:
     """What a build made."""
 
-    image: Image
+    packaged: Packaged
     names: tuple[str, ...]
-    draft: Draft
-    """The image before it was squashed or compressed."""
+    drafts: tuple[Draft, ...]
+    """The images before they were squashed or compressed, one for each platform."""
     plans: Mapping[int, StagePlan]
     """What was built, by stage; the last one is the target."""
 
@@ -49,9 +49,14 @@ class Result:
         return list(self.plans.values())[-1]
 
     @property
+    def image(self) -> Image:
+        """The image; of several the first."""
+        return self.packaged.image
+
+    @property
     def image_id(self) -> Digest:
-        """The digest of the configuration: what Docker calls the image's id."""
-        return self.image.manifest.config.digest
+        """What Docker calls the image's id: the digest of the configuration, or of an index of several images."""
+        return self.packaged.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +91,10 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             report.warn(store.note)
         places = _places(options, store, report, stack)
         draft, plans = _make(options, store, stack, report, clocks)
-        image = deliver(draft, names, options.outputs, options.packing, places).image
+        packaged = deliver([draft], names, options.outputs, options.packing, places)
         if options.iid_file:
-            write_text(options.iid_file, image.manifest.config.digest)
-    return Result(image, names, draft, plans)
+            write_text(options.iid_file, packaged.id)
+    return Result(packaged, names, (draft,), plans)
 
 
 def _make(

@@ -38,7 +38,7 @@ def first_finding(reference: Side, result: Result, store: Store, *, times: bool)
     """What differs first, in the order of the Dockerfile; None if nothing does. `times` says whether times count."""
     rebuilt = Side(result.image, store)
     ids = reference.image.config.diff_ids, rebuilt.image.config.diff_ids
-    base = result.draft.base
+    base = result.drafts[0].base
     if ids[0][:base] != ids[1][:base]:
         return Finding("the base image is not the one that the image was built on")
     comparison = Comparison(reference, rebuilt, times=times)

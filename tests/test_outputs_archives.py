@@ -36,7 +36,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         layer, _ = write_layer([Change(Entry("file", Kind.FILE, size=3), b"abc")], store.layout)
         config = ImageConfig(HERE, diff_ids=(layer.diff_id,), history=(History(created_by="made"),))
         report = Report(lambda _: None, lambda: 0.0)
-        image = Named(package(Draft(config, (layer,)), Packing(), store, report), (NAME,))
+        image = Named(package([Draft(config, (layer,))], Packing(), store, report), (NAME,))
         stream = io.BytesIO()
         docker.write_archive([image], store.layout, stream, lambda _blob, _done: None)
     return stream.getvalue()

@@ -39,7 +39,7 @@ def image(store: Store) -> Named:
         layers.append(write_layer(changes, store.layout)[0])
     config = ImageConfig(Platform("linux", "amd64"), diff_ids=tuple(layer.diff_id for layer in layers))
     report = Report(lambda _: None, lambda: 0.0)
-    return Named(package(Draft(config, tuple(layers)), Packing(), store, report), ("docker.io/library/app:latest",))
+    return Named(package([Draft(config, tuple(layers))], Packing(), store, report), ("docker.io/library/app:latest",))
 
 
 def load(image: Named, store: Store, environment: Mapping[str, str]) -> None:

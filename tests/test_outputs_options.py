@@ -15,7 +15,7 @@ HERE = Platform("linux", "amd64")
 
 
 def parsed(text: str, defaults: Packing | None = None) -> Output:
-    (output,) = parse_outputs([text], HERE, defaults=defaults or Packing())
+    (output,) = parse_outputs([text], (HERE,), defaults=defaults or Packing())
     return output
 
 
@@ -103,7 +103,7 @@ def test_what_is_wrong_with_an_output_is_said(text: str, message: str) -> None:
 
 def test_two_outputs_cannot_share_standard_output() -> None:
     with pytest.raises(UsageError, match="two outputs want standard output"):
-        parse_outputs(["-", "type=oci"], HERE, defaults=Packing())
+        parse_outputs(["-", "type=oci"], (HERE,), defaults=Packing())
 
 
 def test_an_output_says_more_than_the_options_do() -> None:
@@ -127,19 +127,19 @@ def test_an_output_says_more_than_the_options_do() -> None:
     ],
 )
 def test_annotations_say_where_they_belong(text: str, expected: Annotations) -> None:
-    assert parse_annotations([text], HERE) == expected
+    assert parse_annotations([text], (HERE,)) == expected
 
 
 def test_an_annotation_needs_a_value() -> None:
     with pytest.raises(UsageError, match="it is written"):
-        parse_annotations(["index:a"], HERE)
+        parse_annotations(["index:a"], (HERE,))
 
 
 def given(*arguments: str) -> tuple[tuple[Output, ...], Packing]:
     parser = argparse.ArgumentParser()
     parser.add_argument("context")
     add_output_options(parser)
-    return outputs_of(parser.parse_args([*arguments, "."]), HERE)
+    return outputs_of(parser.parse_args([*arguments, "."]), (HERE,))
 
 
 def test_squash_does_not_take_the_context_for_a_value() -> None:

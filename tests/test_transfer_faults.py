@@ -16,10 +16,10 @@ from tokens import TokenServer
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor
+from layers.parts import parts_of
 from layers.registry.client import RegistrySettings
 from layers.registry.errors import RegistryError
 from layers.registry.pace import LARGEST
-from layers.registry.push import parts_of
 from layers.registry.reference import Reference
 from layers.registry.transfer import fetch_layers
 

@@ -87,7 +87,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
     platform = Platform.parse(given.platform) if given.platform else host
     if platform != host:
         raise UsageError(f"--platform {given.platform}: this machine builds for {host} only, as yet")
-    outputs, packing = outputs_of(given, platform)
+    outputs, packing = outputs_of(given, (platform,))
     return BuildOptions(
         context=given.context,
         root=given.root or world.default_root(),

@@ -36,5 +36,5 @@ def main(arguments: Sequence[str], world: World) -> int:
     ):
         _, image = find_image(given.image, store)
         places = Places(store, Report(listener, world.monotonic), keep_owners=os.geteuid() == 0)
-        deliver(Draft.of(image), (), (output,), Packing(), places)
+        deliver([Draft.of(image)], (), (output,), Packing(), places)
     return 0

@@ -3,21 +3,21 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from builder.errors import UsageError
-from builder.export.output import FILE_SYSTEMS, Annotations, Form, Output, Packing, Squash
+from builder.export.output import FILE_SYSTEMS, Annotations, Form, Output, Packing, Squash, Texts
 from builder.export.outputs import full_names
 from layers.compress import Compression
 from layers.oci import Platform
 
 _BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
-_PLACES = {
-    "": "manifest",
-    "manifest": "manifest",
-    "index": "index",
-    "manifest-descriptor": "manifest_descriptor",
-    "index-descriptor": "index_descriptor",
+_PLACES: Mapping[str, Callable[[Texts], Annotations]] = {
+    "": lambda texts: Annotations(manifest=texts),
+    "manifest": lambda texts: Annotations(manifest=texts),
+    "index": lambda texts: Annotations(index=texts),
+    "manifest-descriptor": lambda texts: Annotations(manifest_descriptor=texts),
+    "index-descriptor": lambda texts: Annotations(index_descriptor=texts),
 }
 """What documents annotations can be of, by the names that people use."""
 _LEVELS = {Compression.GZIP: range(10), Compression.ZSTD: range(23)}
@@ -54,10 +54,15 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def outputs_of(given: argparse.Namespace, platform: Platform) -> tuple[tuple[Output, ...], Packing]:
-    """The outputs that the options ask for, and how the image is packed where an output does not say."""
-    packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platform))
-    outputs = parse_outputs(given.output, platform, defaults=packing)
+def outputs_of(
+    given: argparse.Namespace, platforms: tuple[Platform, ...], *, index: bool = False
+) -> tuple[tuple[Output, ...], Packing]:
+    """The outputs that the options ask for, and how the image is packed where an output does not say.
+
+    `platforms` are those that are built for; with `index` a single image gets an index around it too.
+    """
+    packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platforms), index=index)
+    outputs = parse_outputs(given.output, platforms, defaults=packing)
     if (given.load or given.push) and not outputs:
         outputs = (Output(Form.IMAGE, packing=packing),)
     if given.load:
@@ -67,21 +72,21 @@ def outputs_of(given: argparse.Namespace, platform: Platform) -> tuple[tuple[Out
     return outputs, packing
 
 
-def parse_outputs(texts: Sequence[str], platform: Platform, *, defaults: Packing) -> tuple[Output, ...]:
+def parse_outputs(texts: Sequence[str], platforms: tuple[Platform, ...], *, defaults: Packing) -> tuple[Output, ...]:
     """What each -o means; what one does not say of its packing is as in `defaults`."""
-    outputs = tuple(_Parsing(text, platform, defaults).output() for text in texts)
+    outputs = tuple(_Parsing(text, platforms, defaults).output() for text in texts)
     if sum(output.is_stdout for output in outputs) > 1:
         raise UsageError("two outputs want standard output", hint="give one of them a file: dest=FILE")
     return outputs
 
 
-def parse_annotations(texts: Sequence[str], platform: Platform) -> Annotations:
+def parse_annotations(texts: Sequence[str], platforms: tuple[Platform, ...]) -> Annotations:
     """What each --annotation means: `[PLACE[PLATFORM][,...]:]NAME=VALUE`."""
     annotations = Annotations()
     for text in texts:
         places, name, value = _split_annotation(text)
         for place in places.split(","):
-            annotations = annotations.joined(_annotation(place, name, value, platform, f"--annotation {text}"))
+            annotations = annotations.joined(_annotation(place, name, value, platforms, f"--annotation {text}"))
     return annotations
 
 
@@ -121,9 +126,9 @@ def refuse_terminal(option: str) -> None:
 class _Parsing:
     """One -o; each question takes its fields away, so that those left over are the unknown ones."""
 
-    def __init__(self, text: str, platform: Platform, defaults: Packing) -> None:
+    def __init__(self, text: str, platforms: tuple[Platform, ...], defaults: Packing) -> None:
         self._option = f"--output {text}"
-        self._platform = platform
+        self._platforms = platforms
         self._defaults = defaults
         self._fields = self._read(text)
 
@@ -143,7 +148,7 @@ class _Parsing:
                 raise self._wrong("a folder cannot go to standard output")
             refuse_terminal(self._option)
         if form in FILE_SYSTEMS:
-            output = Output(form, destination)
+            output = Output(form, destination, split=self._optional_boolean("platform-split"))
         else:
             names, packing = self._names(), self._packing()
             rest = {key: self._fields.pop(key) for key in _REGISTRY_KEYS if key in self._fields}
@@ -191,6 +196,7 @@ class _Parsing:
             docker_types=not self._boolean("oci-mediatypes", default=not self._defaults.docker_types),
             squash=self._defaults.squash if squash is None else squash_of(squash, self._option),
             annotations=self._annotations(),
+            index=self._defaults.index,
         )
 
     def _annotations(self) -> Annotations:
@@ -201,14 +207,18 @@ class _Parsing:
             if not dot or not name:
                 raise self._wrong(f"{key} is not written annotation[-PLACE].NAME")
             annotations = annotations.joined(
-                _annotation(place.removeprefix("-"), name, value, self._platform, self._option)
+                _annotation(place.removeprefix("-"), name, value, self._platforms, self._option)
             )
         return annotations
 
     def _boolean(self, key: str, *, default: bool) -> bool:
+        value = self._optional_boolean(key)
+        return default if value is None else value
+
+    def _optional_boolean(self, key: str) -> bool | None:
         text = self._fields.pop(key, None)
         if text is None:
-            return default
+            return None
         if text not in _BOOLEANS:
             raise self._wrong(f"{key} is true or false")
         return _BOOLEANS[text]
@@ -228,11 +238,18 @@ def _split_annotation(text: str) -> tuple[str, str, str]:
     return places, name, value
 
 
-def _annotation(place: str, name: str, value: str, platform: Platform, option: str) -> Annotations:
+def _annotation(place: str, name: str, value: str, platforms: tuple[Platform, ...], option: str) -> Annotations:
     """One annotation; `place` is such as `index` or `manifest[linux/amd64]`."""
     found = re.fullmatch(r"([a-z-]*)(?:\[([^]]+)\])?", place)
     if found is None or found[1] not in _PLACES:
         raise UsageError(f"{option}: there is no place {place} for annotations", hint=f"there are {', '.join(_PLACES)}")
-    if found[2] and Platform.parse(found[2]) != platform:
-        raise UsageError(f"{option}: the image is for {platform}, not for {found[2]}")
-    return Annotations(**{_PLACES[found[1]]: ((name, value),)})
+    annotations = _PLACES[found[1]](((name, value),))
+    if not found[2]:
+        return annotations
+    platform = Platform.parse(found[2])
+    if platform not in platforms:
+        built = " and ".join(map(str, platforms))
+        raise UsageError(f"{option}: the image is for {built}, not for {platform}")
+    if annotations.want_index:
+        raise UsageError(f"{option}: an index is for all platforms", hint="leave out the platform")
+    return Annotations(by_platform=((platform, annotations),)) if len(platforms) > 1 else annotations

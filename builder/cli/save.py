@@ -47,7 +47,7 @@ def main(arguments: Sequence[str], world: World) -> int:
         for text in given.images:
             name, image = find_image(text, store)
             names = (name,) if name in store.layout.names() else ()
-            images.append(oci.Named(package(Draft.of(image), packing, store, report), names))
+            images.append(oci.Named(package([Draft.of(image)], packing, store, report), names))
         with report.running(f"saving to {given.output}") as job, opened(given.output) as stream:
 
             def progress(blob: Descriptor, done: int) -> None:

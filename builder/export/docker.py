@@ -24,7 +24,7 @@ def write_archive(
     documents = {"manifest.json": canonical_json([_row(image) for image in images])}
     if not left_out:
         documents |= {"index.json": index_of(images).serialise(), "oci-layout": VERSION}
-    blobs = (blob for blob in blobs_of(images) if blob.digest not in left_out)
+    blobs = (blob for blob in blobs_of(images, store) if blob.digest not in left_out)
     write_tar(blobs, documents, store, stream, progress)
 
 

@@ -1,6 +1,9 @@
-"""From the end of a build, or an image that is there, to an image as an output wants it, with its documents."""
+"""From the ends of a build, or an image that is there, to what an output wants, with all its documents.
 
-from collections.abc import Callable, Iterator
+That is one image, or for several platforms an index of one image each.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from builder.events import Job
@@ -8,6 +11,7 @@ from builder.export.output import Annotations, Packing, Squash
 from builder.report import Report
 from cache.store import Store
 from layers.compress import Compression
+from layers.digest import Digest
 from layers.errors import ImageError
 from layers.layer import Layer
 from layers.layout import Layout
@@ -53,28 +57,45 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Packaged:
-    """An image with all its documents in the store."""
+    """What was made of drafts, with all its documents in the store."""
 
-    image: Image
+    images: tuple[Image, ...]
+    """One for each draft, in their order."""
     root: Descriptor
-    """What names stand for: the manifest, or an index around it. With the annotations that layouts list it by."""
+    """What names stand for: the manifest, or an index around them. With the annotations that layouts list it by."""
 
-    def blobs(self) -> Iterator[Descriptor]:
-        """Every blob that it is made of, once."""
-        seen = set()
-        for blob in (self.root, self.image.descriptor, self.image.manifest.config, *self.image.manifest.layers):
-            if blob.digest not in seen:
-                seen.add(blob.digest)
-                yield blob
+    @property
+    def image(self) -> Image:
+        """The image; of several the first."""
+        return self.images[0]
+
+    @property
+    def id(self) -> Digest:
+        """What people call it by: the digest of the configuration, or of the index around several images."""
+        return self.image.manifest.config.digest if len(self.images) == 1 else self.root.digest
 
 
-def package(draft: Draft, packing: Packing, store: Store, report: Report) -> Packaged:
-    """Put an image together; layers are squashed and compressed as far as that is asked for."""
-    if draft.image is not None and packing == Packing():
-        return Packaged(draft.image, draft.image.descriptor)
+def package(drafts: Sequence[Draft], packing: Packing, store: Store, report: Report) -> Packaged:
+    """Put images together; layers are squashed and compressed as far as that is asked for.
+
+    Several images, each for a platform of its own, get an index around them.
+    """
+    annotations = packing.annotations
+    made = [_package(draft, packing, store, report) for draft in drafts]
+    images = tuple(image for image, _ in made)
+    if len(made) == 1 and not packing.index and not annotations.want_index:
+        return Packaged(images, made[0][1])
+    listed = tuple(replace(descriptor, platform=image.config.platform) for image, descriptor in made)
+    return Packaged(images, _index(listed, annotations, store.layout, docker_types=packing.docker_types))
+
+
+def _package(draft: Draft, packing: Packing, store: Store, report: Report) -> tuple[Image, Descriptor]:
+    """One image, and how an index or a layout lists it."""
+    annotations = packing.annotations.of(draft.config.platform)
+    if draft.image is not None and replace(packing, annotations=annotations, index=False) == Packing():
+        return draft.image, draft.image.descriptor
     draft = _squashed(draft, packing.squash, store, report)
     layers = tuple(_typed(blob, packing) for blob in _compressed(draft, packing, store, report))
-    annotations = packing.annotations
     manifest = Manifest(
         config=store.layout.put(draft.config.serialise(), DOCKER_CONFIG if packing.docker_types else CONFIG),
         layers=layers,
@@ -82,17 +103,17 @@ def package(draft: Draft, packing: Packing, store: Store, report: Report) -> Pac
         annotations=dict(annotations.manifest),
     )
     descriptor = replace(store.layout.put(manifest.serialise(), manifest.media_type), platform=draft.config.platform)
-    image = Image(descriptor, manifest, draft.config)
-    listed = replace(descriptor, annotations=dict(annotations.manifest_descriptor))
-    if not annotations.want_index:
-        return Packaged(image, listed)
-    return Packaged(image, _index(listed, annotations, store.layout, docker_types=packing.docker_types))
+    return Image(descriptor, manifest, draft.config), replace(
+        descriptor, annotations=dict(annotations.manifest_descriptor)
+    )
 
 
-def _index(listed: Descriptor, annotations: Annotations, layout: Layout, *, docker_types: bool) -> Descriptor:
-    """An index with this one manifest."""
+def _index(
+    listed: tuple[Descriptor, ...], annotations: Annotations, layout: Layout, *, docker_types: bool
+) -> Descriptor:
+    """An index with these manifests."""
     media_type = DOCKER_INDEX if docker_types else INDEX
-    index = Index((listed,), media_type, dict(annotations.index))
+    index = Index(listed, media_type, dict(annotations.index))
     return replace(layout.put(index.serialise(), media_type), annotations=dict(annotations.index_descriptor))
 
 

@@ -10,6 +10,7 @@ from layers.counted import counted
 from layers.entry import Entry, Kind
 from layers.layout import VERSION, Layout
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
+from layers.parts import parts_of
 from layers.tar import TarWriter
 
 Progress = Callable[[Descriptor, int], object]
@@ -27,7 +28,7 @@ class Named:
 def write_folder(images: Sequence[Named], store: Layout, folder: str, progress: Progress) -> None:
     """Add images to a layout folder, which is made if it is not there; what else it holds stays."""
     target = Layout(folder)
-    for descriptor in blobs_of(images):
+    for descriptor in blobs_of(images, store):
         if not target.has(descriptor):
             with store.open(descriptor) as source, target.writer() as writer:
                 stream = counted(source, partial(progress, descriptor))
@@ -42,7 +43,7 @@ def write_folder(images: Sequence[Named], store: Layout, folder: str, progress: 
 def write_archive(images: Sequence[Named], store: Layout, stream: BinaryIO, progress: Progress) -> None:
     """Write the layout as a tar. The same images and names give the same bytes."""
     documents = {"index.json": index_of(images).serialise(), "oci-layout": VERSION}
-    write_tar(blobs_of(images), documents, store, stream, progress)
+    write_tar(blobs_of(images, store), documents, store, stream, progress)
 
 
 def write_tar(
@@ -71,9 +72,14 @@ def index_of(images: Sequence[Named]) -> Index:
     return Index(tuple(manifests))
 
 
-def blobs_of(images: Sequence[Named]) -> Iterator[Descriptor]:
-    """Every blob of the images, once."""
-    return iter({blob.digest: blob for image in images for blob in image.packaged.blobs()}.values())
+def blobs_of(images: Sequence[Named], store: Layout) -> Iterator[Descriptor]:
+    """Every blob that the images lead to, once; what names something comes after it."""
+    blobs: dict[str, Descriptor] = {}
+    for image in images:
+        root = image.packaged.root
+        parts = parts_of(store, root)
+        blobs |= {blob.digest: blob for blob in (*parts.blobs, *parts.foreign, *parts.manifests, root)}
+    return iter(blobs.values())
 
 
 def blob_path(descriptor: Descriptor) -> str:

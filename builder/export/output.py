@@ -1,10 +1,11 @@
 """Where an image is to go, and in what form: one -o as a value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from layers.compress import Compression
+from layers.oci import Platform
 
 
 class Form(StrEnum):
@@ -46,16 +47,25 @@ class Annotations:
 
     manifest: Texts = ()
     index: Texts = ()
-    """Of an index that has this image only, and is made for them."""
+    """Of the index around the manifests; one is made for them if there is but one manifest."""
     manifest_descriptor: Texts = ()
     """Where an index or layout lists the manifest."""
     index_descriptor: Texts = ()
     """Where a layout lists the index."""
+    by_platform: tuple[tuple[Platform, "Annotations"], ...] = ()
+    """What is said of the manifest of one platform alone."""
 
     @property
     def want_index(self) -> bool:
         """Whether any is of an index."""
         return bool(self.index or self.index_descriptor)
+
+    def of(self, platform: Platform) -> "Annotations":
+        """Those of the image of one platform."""
+        joined = replace(self, by_platform=())
+        for other, annotations in self.by_platform:
+            joined = joined.joined(annotations) if other == platform else joined
+        return joined
 
     def joined(self, other: "Annotations") -> "Annotations":
         """These, and those of the other, which wins."""
@@ -64,6 +74,7 @@ class Annotations:
             _joined(self.index, other.index),
             _joined(self.manifest_descriptor, other.manifest_descriptor),
             _joined(self.index_descriptor, other.index_descriptor),
+            (*self.by_platform, *other.by_platform),
         )
 
 
@@ -85,6 +96,8 @@ class Packing:
     """The media types that Docker had before there was an OCI."""
     squash: Squash = Squash.NONE
     annotations: Annotations = field(default_factory=Annotations)
+    index: bool = False
+    """An index even around a single image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,8 @@ class Output:
     packing: Packing = field(default_factory=Packing)
     rest: Mapping[str, str] = field(default_factory=dict)
     """What is said of a registry beyond all this."""
+    split: bool | None = None
+    """For file systems: each platform in a folder of its own. None: if there are several."""
 
     @property
     def pushes(self) -> bool:

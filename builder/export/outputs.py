@@ -65,16 +65,27 @@ def wants_push(outputs: Sequence[Output], names: Sequence[str]) -> bool:
     return bool(pushed)
 
 
+def refuse_several(outputs: Sequence[Output]) -> None:
+    """UsageError for an output that cannot take the images of several platforms."""
+    for output in outputs:
+        if output.form is Form.DOCKER:
+            what = f"type=docker,dest={output.destination}" if output.destination else "--load"
+            raise UsageError(
+                f"{what}: what docker load reads has no place for several platforms",
+                hint="use type=oci or --push, or build one platform",
+            )
+
+
 def deliver(
-    draft: Draft, names: tuple[str, ...], outputs: Sequence[Output], packing: Packing, places: Places
+    drafts: Sequence[Draft], names: tuple[str, ...], outputs: Sequence[Output], packing: Packing, places: Places
 ) -> Packaged:
     """Put the image where it should go: into the store, packed as `packing` says, unless there are outputs.
 
-    Names appear last, when all that they lead to is there. Returns the image of the first output that has one, else
-    the one that the store would have.
+    Several drafts, for a platform each, become one index. Names appear last, when all that they lead to is there.
+    Returns what the first output that has an image was given, else what the store would have.
     """
     if not outputs:
-        packaged = package(draft, packing, places.store, places.report)
+        packaged = package(drafts, packing, places.store, places.report)
         for name in names:
             places.store.layout.tag(name, packaged.root)
         return packaged
@@ -83,12 +94,12 @@ def deliver(
     made: dict[Packing, Packaged] = {}
     for output in outputs:
         if output.form in FILE_SYSTEMS:
-            _write_file_system(draft, output, places)
+            _write_file_systems(drafts, output, places)
             continue
         if output.packing not in made:
-            made[output.packing] = package(draft, output.packing, places.store, places.report)
+            made[output.packing] = package(drafts, output.packing, places.store, places.report)
         _write_image(made[output.packing], output.names or names, output, places)
-    return next(iter(made.values()), None) or package(draft, packing, places.store, places.report)
+    return next(iter(made.values()), None) or package(drafts, packing, places.store, places.report)
 
 
 def _write_image(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:
@@ -131,6 +142,7 @@ def _write_docker(packaged: Packaged, names: tuple[str, ...], output: Output, pl
             docker.write_archive(images, layout, stream, _progress(places, job))
         return
     assert places.engine is not None, "it is found before the build"
+    assert len(packaged.images) == 1, "this is refused before the build"
     image = packaged.image
     blobs = dict(zip(image.config.diff_ids, (layer.digest for layer in image.manifest.layers), strict=True))
     with places.report.running(f"loading into {places.engine.name}") as job:
@@ -143,17 +155,23 @@ def _write_docker(packaged: Packaged, names: tuple[str, ...], output: Output, pl
         places.engine.load(write, image.config.diff_ids)
 
 
-def _write_file_system(draft: Draft, output: Output, places: Places) -> None:
+def _write_file_systems(drafts: Sequence[Draft], output: Output, places: Places) -> None:
     from builder.export import rootfs
     from builder.export.sink import opened
 
+    split = len(drafts) > 1 if output.split is None else output.split
     with places.report.running(f"exporting the file system: {output.destination}") as job:
-        changes = rootfs.changes_of(draft.layers, places.store, _progress(places, job))
+        systems = []
+        for draft in drafts:
+            changes = rootfs.changes_of(draft.layers, places.store, _progress(places, job))
+            folder = str(draft.config.platform).replace("/", "_")
+            systems.append(rootfs.below(folder, changes) if split else changes)
+        whole = systems[0] if len(systems) == 1 else rootfs.together(systems)
         if output.form is Form.LOCAL:
-            rootfs.write_folder(changes, output.destination, places.report.warn, keep_owners=places.keep_owners)
+            rootfs.write_folder(whole, output.destination, places.report.warn, keep_owners=places.keep_owners)
         else:
             with opened(output.destination) as stream:
-                rootfs.write_tar(changes, stream)
+                rootfs.write_tar(whole, stream)
 
 
 def _progress(places: Places, job: Job) -> Callable[[Descriptor, int], None]:

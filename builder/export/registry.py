@@ -10,8 +10,9 @@ from builder.report import Report
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor
+from layers.parts import parts_of
 from layers.registry.client import Registry
-from layers.registry.push import parts_of, push
+from layers.registry.push import push
 from layers.registry.reference import Reference
 from layers.registry.settings import RegistrySettings
 

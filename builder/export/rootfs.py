@@ -31,6 +31,32 @@ def changes_of(layers: Sequence[Layer], store: Store, progress: packs.Progress) 
     return merge.merged(indexes, open_tar)
 
 
+def below(folder: str, changes: Iterator[Change]) -> Iterator[Change]:
+    """The same file system in a folder."""
+    yield Change(Entry(folder, Kind.DIRECTORY, 0o755))
+    for entry, content in changes:
+        target = f"{folder}/{entry.target}" if entry.kind is Kind.HARDLINK else entry.target
+        yield Change(entry._replace(path=f"{folder}/{entry.path}", target=target), content)
+
+
+def together(systems: Sequence[Iterator[Change]]) -> Iterator[Change]:
+    """Several file systems in one; OutputError where two of them have a file at the same place."""
+    seen: dict[str, Kind] = {}
+    for system in systems:
+        own: dict[str, Kind] = {}
+        for entry, content in system:
+            before = seen.get(entry.path)
+            if before is not None and not (before is Kind.DIRECTORY and entry.kind is Kind.DIRECTORY):
+                raise OutputError(
+                    f"two platforms have /{entry.path}, which is one file here",
+                    hint="leave out platform-split=false: each platform gets a folder of its own",
+                )
+            own[entry.path] = entry.kind
+            if before is None:
+                yield Change(entry, content)
+        seen |= own
+
+
 def write_tar(changes: Iterator[Change], stream: BinaryIO) -> None:
     """Write the file system as a tar. The same layers give the same bytes."""
     tar = TarWriter(stream.write)

@@ -1,15 +1,13 @@
 """An image, or an index of images, out of a layout into registries: what names something comes after what it names."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
-from layers.errors import ImageError
 from layers.layout import Layout
-from layers.oci import INDEXES, MANIFESTS, Descriptor, Index, Manifest
+from layers.oci import Descriptor
+from layers.parts import parts_of
 from layers.registry.body import Body
 from layers.registry.client import Registry
 from layers.registry.document import check_header
-from layers.registry.errors import RegistryError
 from layers.registry.incoming import Progress
 from layers.registry.parallel import TRANSFERS, Stop, each
 from layers.registry.places import Endpoint
@@ -19,29 +17,6 @@ from layers.registry.upload import Upload
 
 Neighbour = Callable[[str, Descriptor], str]
 """For a host and a blob, a repository there that may have it; empty if nobody knows one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """All that an image is made of, each once."""
-
-    blobs: tuple[Descriptor, ...]
-    """Layers and configurations. Layers that nobody may pass on (with URLs of their own) are not among them."""
-    manifests: tuple[Descriptor, ...]
-    """Those below the image, each before what names it; empty for a single image."""
-
-
-def parts_of(layout: Layout, image: Descriptor) -> Parts:
-    """The parts of an image or index. What an index names and the layout does not have is an ImageError."""
-    blobs: dict[str, Descriptor] = {}
-    manifests: dict[str, Descriptor] = {}
-    for descriptor in _below(layout, image):
-        manifests[descriptor.digest] = descriptor
-        if descriptor.media_type in MANIFESTS:
-            manifest = Manifest.parse(layout.read(descriptor))
-            blobs |= {blob.digest: blob for blob in (*manifest.layers, manifest.config) if not _is_foreign(blob)}
-    del manifests[image.digest]
-    return Parts(tuple(blobs.values()), tuple(manifests.values()))
 
 
 def push(
@@ -124,23 +99,3 @@ def _put(registry: Registry, layout: Layout, endpoint: Endpoint, manifest: Descr
             check_header(data, answer.headers.get("Docker-Content-Digest", ""), what)
 
     retrying(attempt, pause=registry.pause)
-
-
-def _below(layout: Layout, descriptor: Descriptor) -> Iterator[Descriptor]:
-    """The manifests under a descriptor, children first, and the descriptor itself last."""
-    if descriptor.media_type in INDEXES:
-        for child in Index.parse(layout.read(descriptor)).manifests:
-            if not layout.has(child):
-                raise ImageError(
-                    f"the index {descriptor.digest} names {child.platform or child.digest}, which is not in the store",
-                    hint="pull or build it first, or push one platform alone",
-                )
-            yield from _below(layout, child)
-    elif descriptor.media_type not in MANIFESTS:
-        raise RegistryError(f"{descriptor.digest} is neither an image nor an index: {descriptor.media_type}")
-    yield descriptor
-
-
-def _is_foreign(blob: Descriptor) -> bool:
-    """Whether a layer may not be passed on (image-spec, "Non-Distributable Layers"; Docker's "foreign" ones)."""
-    return "nondistributable" in blob.media_type or ".foreign." in blob.media_type or bool(blob.urls)
