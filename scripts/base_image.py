@@ -69,9 +69,9 @@ def main() -> int:
     return 0
 
 
-def bootstrap(rootfs: str) -> None:
-    """Install the smallest Debian into a tar file. As root this needs neither mount nor unshare."""
-    command = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates"]
+def bootstrap(rootfs: str, packages: str = "ca-certificates") -> None:
+    """Install the smallest Debian and some packages into a tar file. As root this needs neither mount nor unshare."""
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
     command += [f"--aptopt={line}" for line in apt_transport()]
     # Between the essential packages and ca-certificates, whose installation takes them up.
     command += [

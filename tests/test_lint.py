@@ -12,7 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.parametrize(
     "command",
-    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("mypy", "scripts/base_image.py")],
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("mypy", "scripts/base_image.py"),
+        ("mypy", "scripts/places/main.py"),
+    ],
     ids=" ".join,
 )
 def test_the_code_is_clean(command: tuple[str, ...]) -> None:
