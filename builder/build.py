@@ -124,6 +124,7 @@ def _make(
             warn=report.warn,
             network=options.network,
             allowed=options.allowed,
+            run_settings=options.run_settings,
         ),
     )
     graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
@@ -195,19 +196,21 @@ def _solve(
     from builder.solver import Solver
 
     with ExitStack() as stack:
-        backend = None
+        backend = bounds = None
         if any(isinstance(step.action, Run) for stage_plan in plans.values() for step in stage_plan.left()):
+            from builder.bounds import Bounds
             from builder.sandbox.backend import choose
 
             backend = choose()
             stack.callback(backend.close)
+            bounds = Bounds(options.limits, options.step_timeout)
             # While this process is still one thread: the kernel demands it of a new user namespace.
             backend.enter()
             if backend.warning:
                 report.warn(backend.warning)
         report.entered()
         store.sweep()
-        executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch)
+        executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch, bounds)
         stack.callback(executor.close)
         remotes.check_cancelled = executor.check_cancelled
         solver = Solver(

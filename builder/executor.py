@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
+from builder.bounds import Bounds
 from builder.credentials import Credentials
 from builder.epoch import clamped, clamped_on_disk
 from builder.errors import CancelledError, CommandError
@@ -11,7 +13,7 @@ from builder.events import Job
 from builder.origins import Selection
 from builder.report import Report
 from builder.sandbox.backend import Backend
-from builder.sandbox.process import Finished
+from builder.sandbox.process import Finished, Limits, Process
 from builder.snapshot import Snapshot
 from builder.steps.attributes import Attributes
 from builder.steps.bound import Bound
@@ -42,9 +44,11 @@ class Executor:
         now_ns: Callable[[], int],
         credentials: Credentials,
         epoch: int | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         """`backend` must have been entered; None will do for a build without RUN."""
         self._epoch = epoch
+        self._bounds = bounds or Bounds(Limits(), None)
         self._store = store
         self._opener = Opener(store, credentials, report.warn)
         self._backend = backend
@@ -119,9 +123,11 @@ class Executor:
             except ContextChangedError:
                 return None
             process = process_of(run, Accounts.from_view(view), opened.variables)
-            finished = ground.run(process, opened.attached, output, privileged=run.insecure, cancelled=self._cancel)
-            if finished.status:
-                raise self._failed(run, finished, last.lines())
+
+            def start(process: Process, cancelled: int) -> Finished:
+                return ground.run(process, opened.attached, output, privileged=run.insecure, cancelled=cancelled)
+
+            self._within_bounds(run, process, start, last)
             changes = ground.changes()
             if self._epoch is not None:
                 changes = clamped_on_disk(changes, ground.folder, self._epoch)
@@ -129,10 +135,25 @@ class Executor:
             ground.keep(layer)
         return layer
 
-    def _failed(self, run: Run, finished: Finished, output: tuple[str, ...]) -> CommandError:
+    def _within_bounds(
+        self, run: Run, process: Process, start: Callable[[Process, int], Finished], last: LastLines
+    ) -> None:
+        """Run a command to its end; CommandError if it failed, or took too long."""
+        with self._bounds.of_step(self._cancel) as bounds:
+            try:
+                finished = start(replace(process, cgroups=bounds.cgroups), bounds.cancelled)
+            except CancelledError:
+                bounds.check_time(shown(run.argv), last.lines())
+                raise
+            if finished.status:
+                raise self._failed(run, finished, bounds.broken(), last.lines())
+            for sentence in bounds.broken():
+                self._report.warn(f"{sentence}: {shown(run.argv)}")
+
+    def _failed(self, run: Run, finished: Finished, broken: tuple[str, ...], output: tuple[str, ...]) -> CommandError:
         how = f"signal {finished.signal}" if finished.signal else f"exit status {finished.status}"
         error = CommandError(f"the command ended with {how}: {shown(run.argv)}", status=finished.status, output=output)
-        error.hint = self._backend.caveat if self._backend else ""
+        error.hint = "; ".join(broken) or (self._backend.caveat if self._backend else "")
         if _is_full(self._store.root):
             error.hint = "the disk of the store is full: free some space, or use another place with --root"
         return error

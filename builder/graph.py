@@ -5,7 +5,7 @@ the instructions mean.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from builder.arguments import CONTROL_ARGUMENTS, PROXY_ARGUMENTS, global_arguments
 from builder.context.named import NamedContexts, full_name
@@ -17,7 +17,7 @@ from builder.errors import DockerfileError, Location, located
 from builder.evaluation.instruction import evaluate
 from builder.evaluation.run import ENTITLEMENTS
 from builder.evaluation.stage_state import DEFAULT_PATH, Reading, Scope, StageState
-from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, Step
+from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, RunSettings, Step
 from builder.survey import Survey, SurveyedStage
 from layers.errors import ImageError, PybuildError
 from layers.oci import ImageConfig, Platform, RunConfig
@@ -97,6 +97,7 @@ class Surroundings:
     """Of a RUN that does not say which."""
     allowed: frozenset[str] = frozenset()
     """What --allow names."""
+    run_settings: RunSettings = field(default_factory=RunSettings)
     builds: bool = True
     """False if nothing will be built: then images are needed for what they say of themselves, and only as bases."""
 
@@ -281,6 +282,7 @@ class Evaluation:
             warn=self._surroundings.warn,
             network=self._surroundings.network,
             allowed=self._surroundings.allowed if self._surroundings.builds else ENTITLEMENTS,
+            run_settings=self._surroundings.run_settings,
         )
         self._readings[index] = state.readings
         triggers = state.config.config.on_build

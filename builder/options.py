@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from builder.credentials import Credentials
 from builder.export.output import Output, Packing
+from builder.sandbox.process import Limits
+from builder.steps.step import RunSettings
 from layers.oci import Platform
 from layers.registry.settings import RegistrySettings
 
@@ -36,6 +38,11 @@ class BuildOptions:
     """Of a RUN that does not say which."""
     allowed: frozenset[str] = frozenset()
     """What --allow names."""
+    run_settings: RunSettings = field(default_factory=RunSettings)
+    limits: Limits = field(default_factory=Limits)
+    """Of what all processes of a RUN use together."""
+    step_timeout: float | None = None
+    """Seconds that a RUN may take."""
     source_date_epoch: str = ""
     """Seconds since 1970, `git` or `context`; "" leaves it to build argument and environment."""
     unset_env: tuple[str, ...] = ()

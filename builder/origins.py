@@ -13,7 +13,7 @@ from builder.steps.bound import Bound
 from builder.steps.mode import SymbolicMode
 from builder.steps.sources import Source, find_sources
 from builder.steps.stage_tree import StageTree
-from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run
+from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run, RunSettings
 from builder.steps.tree import Tree, digest_of
 from cache.store import Store
 from layers.digest import Digest, canonical_json
@@ -144,6 +144,7 @@ class Origins:
     def _run_material(self, run: Run, digests: Sequence[Digest]) -> Material:
         """`digests` are those of `run.binds`."""
         return {
+            **_settings_material(run.settings),
             "argv": run.argv,
             "directory": run.directory,
             "environment": run.environment,
@@ -155,6 +156,21 @@ class Origins:
             "script": run.script.text if run.script else None,
             "user": run.user,
         }
+
+
+def _settings_material(settings: RunSettings) -> Material:
+    """What BuildKit has in its keys too: names but not their addresses, and what is limited for a command to see.
+
+    What is not said is not in the key, so that these settings cost nobody a cache who does not use them.
+    """
+    material: Material = {}
+    if settings.hosts:
+        material["hosts"] = [host.name for host in settings.hosts]
+    if settings.shared_memory is not None:
+        material["shared_memory"] = settings.shared_memory
+    if settings.ulimits:
+        material["ulimits"] = [(each.name, each.soft, each.hard) for each in settings.ulimits]
+    return material
 
 
 def _snapshot(finished: Finished, origin: Origin) -> Snapshot | None:

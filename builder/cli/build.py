@@ -7,7 +7,14 @@ from builder.build import Clocks, build
 from builder.cli.arguments import Parser, add_store_options, pair
 from builder.cli.outputs import add_output_options, outputs_of
 from builder.cli.registries import registry_settings
-from builder.cli.run_options import add_run_options, allowed_by, credentials_of
+from builder.cli.run_options import (
+    add_run_options,
+    allowed_by,
+    credentials_of,
+    limits_of,
+    run_settings_of,
+    step_timeout_of,
+)
 from builder.cli.world import World
 from builder.errors import UsageError
 from builder.options import BuildOptions
@@ -106,6 +113,9 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         credentials=credentials_of(given, world.environment),
         network=given.network,
         allowed=allowed_by(given),
+        run_settings=run_settings_of(given),
+        limits=limits_of(given),
+        step_timeout=step_timeout_of(given),
         use_cache=not given.no_cache,
         pull=given.pull,
         iid_file=given.iidfile,

@@ -7,10 +7,12 @@ from builder.credentials import Credentials
 from builder.dockerfile.suggest import closest
 from builder.errors import UsageError
 from builder.evaluation.run import ENTITLEMENTS, NETWORK_HOST
+from builder.sandbox.process import Limits
+from builder.steps.step import RunSettings
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """--secret, --ssh, --network and --allow."""
+    """What commands are lent, what they may do, and how much of the machine they may use."""
     parser.add_argument(
         "--secret", action="append", default=[], metavar="id=ID,src=FILE|env=NAME", help="lend a secret; repeatable"
     )
@@ -30,6 +32,66 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="RIGHT",
         help=f"let RUN ask for {' or '.join(sorted(ENTITLEMENTS))}",
     )
+    parser.add_argument(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="NAME:IP",
+        help="a further line of /etc/hosts during RUN; `host-gateway` is this machine; repeatable",
+    )
+    for option, metavar, text in _LIMITS:
+        parser.add_argument(option, default="", metavar=metavar, help=text)
+    parser.add_argument(
+        "--ulimit", action="append", default=[], metavar="TYPE=SOFT[:HARD]", help="a limit of each process; repeatable"
+    )
+
+
+_LIMITS = (
+    ("--shm-size", "SIZE", "of /dev/shm: 64m"),
+    ("--memory", "SIZE", "that the processes of a RUN may use together: 512m, 2g"),
+    ("--memory-swap", "SIZE", "memory and swap together; -1: as much swap as there is"),
+    ("--cpus", "NUMBER", "CPUs that they may keep busy: 1.5"),
+    ("--cpu-period", "MICROSECONDS", "in which --cpu-quota counts: 100000"),
+    ("--cpu-quota", "MICROSECONDS", "of CPU time in each period"),
+    ("--cpu-shares", "WEIGHT", "when others want the CPU too; everybody has 1024"),
+    ("--cpuset-cpus", "LIST", "the CPUs that they may run on: 0-2,7"),
+    ("--cpuset-mems", "LIST", "the NUMA nodes whose memory they may have"),
+    ("--pids-limit", "NUMBER", "of their processes and threads"),
+    ("--cgroup-parent", "PATH", "the cgroup below which all this is counted"),
+    ("--step-timeout", "DURATION", "after which a RUN is killed: 90s, 10m"),
+)
+
+
+def run_settings_of(given: argparse.Namespace) -> RunSettings:
+    """What --add-host, --shm-size and --ulimit say."""
+    if not (given.add_host or given.shm_size or given.ulimit):
+        return RunSettings()
+    from builder.cli import limits  # few builds say any of it
+
+    return RunSettings(
+        hosts=tuple(map(limits.host, given.add_host)),
+        shared_memory=limits.size("--shm-size", given.shm_size) or None,
+        ulimits=limits.ulimits(given.ulimit),
+    )
+
+
+def limits_of(given: argparse.Namespace) -> Limits:
+    """What the options say that are about all processes of a RUN together."""
+    names = ("memory", "memory_swap", "cpus", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems")
+    if not any(getattr(given, name) for name in (*names, "pids_limit", "cgroup_parent")):
+        return Limits()
+    from builder.cli.limits import limits
+
+    return limits(given)
+
+
+def step_timeout_of(given: argparse.Namespace) -> float | None:
+    """Seconds."""
+    if not given.step_timeout:
+        return None
+    from builder.cli.limits import step_timeout
+
+    return step_timeout(given.step_timeout)
 
 
 def credentials_of(given: argparse.Namespace, environment: Mapping[str, str]) -> Credentials:

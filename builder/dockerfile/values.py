@@ -1,7 +1,9 @@
-"""Values that are checked once their variables are known: durations, ports, signals.
+"""Values that are checked once their variables are known: durations, sizes, ports, signals.
 
 Each function takes the expanded text and raises ValueError with a message for people; the caller knows the line.
 """
+
+import re
 
 from builder.dockerfile.texts import quoted
 
@@ -26,6 +28,8 @@ _SIGNALS = frozenset(_SIGNAL_NAMES.split(" ")).union(
     (f"RTMIN+{number}" for number in range(1, 16)), (f"RTMAX-{number}" for number in range(1, 15))
 )
 _LAST_SIGNAL = 64
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
+_LARGEST_SIZE = 1 << 62
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LAST_PORT = 65535
 
@@ -84,6 +88,18 @@ def _leading(text: str, characters: str) -> tuple[str, str]:
 def _until(text: str, characters: str) -> tuple[str, str]:
     end = next((at for at, character in enumerate(text) if character in characters), len(text))
     return text[:end], text[end:]
+
+
+def size(text: str) -> int:
+    """Bytes of a size as docker has it: `512`, `64m`, `1.5g`, `10 MiB`; units are powers of 1024."""
+    match = _SIZE.fullmatch(text)
+    if match:
+        whole, _, fraction = match[1].partition(".")
+        unit = 1024 ** " kmgtp".index(match[2].lower() or " ")
+        number: int = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
+        if number <= _LARGEST_SIZE:
+            return number
+    raise ValueError(f"invalid size {quoted(text)}: write a number of bytes, or such as 64m or 1g")
 
 
 def exposed_ports(word: str) -> tuple[str, ...]:

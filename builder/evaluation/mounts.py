@@ -12,6 +12,7 @@ from builder.arguments import CACHE_NAMESPACE
 from builder.dockerfile.instructions import MountText, Run
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import quoted
+from builder.dockerfile.values import size
 from builder.errors import DockerfileError
 from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import BindMount, CacheMount, Origin, RunMount, SecretMount, SshMount, TmpfsMount
@@ -56,9 +57,6 @@ _ALONE = ("readonly", "readwrite", "required")
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
-_LARGEST_SIZE = 1 << 62
 
 
 def run_mounts(run: Run, state: StageState, scope: Scope) -> tuple[RunMount, ...]:
@@ -258,15 +256,11 @@ class _Mount:
         value = self._values.get("size")
         if value is None:
             return None
-        match = _SIZE.fullmatch(value)
-        size = 0
-        if match:
-            whole, _, fraction = match[1].partition(".")
-            unit = 1024 ** " kmgtp".index(match[2].lower() or " ")
-            size = int(whole) * unit + int(fraction or 0) * unit // 10 ** len(fraction)
-        if not match or size > _LARGEST_SIZE:
-            raise self._error(f"invalid value for size: {value}", "size", hint="it is a number of bytes, or 64m, 1g")
-        return size or None
+        try:
+            return size(value) or None
+        except ValueError:
+            hint = "it is a number of bytes, or 64m, 1g"
+            raise self._error(f"invalid value for size: {value}", "size", hint=hint) from None
 
     def _variable(self, name: str) -> str:
         if "=" in name or "\0" in name:

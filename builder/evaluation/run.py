@@ -42,6 +42,7 @@ def run_action(run: d.Run, state: StageState, scope: Scope) -> Run:
         script=script,
         insecure=run.security == "insecure",
         hostname=scope.build_args.get(HOSTNAME, ""),
+        settings=scope.run_settings,
     )
 
 

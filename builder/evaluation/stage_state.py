@@ -8,7 +8,7 @@ from builder.dockerfile.instructions import ExecForm, Instruction, ShellForm
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word, expand_words
 from builder.errors import Location
-from builder.steps.step import Origin, Step
+from builder.steps.step import Origin, RunSettings, Step
 from layers.oci import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -118,3 +118,4 @@ class Scope:
     """Of a RUN that does not say which."""
     allowed: frozenset[str] = frozenset()
     """What --allow names."""
+    run_settings: RunSettings = field(default_factory=RunSettings)

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
 import stat
@@ -22,7 +23,7 @@ from typing import NoReturn
 
 from builder.sandbox import syscalls
 from builder.sandbox.mounts import Mount, Overlay
-from builder.sandbox.process import DEFAULT_PATH, Process
+from builder.sandbox.process import DEFAULT_PATH, UNLIMITED, Process, Ulimit
 
 CHANNEL = 3
 """The descriptor of the step's socket, right after stdin, stdout and stderr."""
@@ -99,6 +100,10 @@ def _tell(message: dict[str, object]) -> None:
 def _actions(request: Request) -> Iterator[Action]:
     """All that has to be done before the command can run, in order, each with its name."""
     process = request.process
+    for path in process.cgroups:  # whose limits then count for all that is done here
+        yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
+    # The names of ours and of those above are the host's business: in a namespace made now, it is the root.
+    yield "make a cgroup namespace", partial(syscalls.unshare, syscalls.CLONE_NEWCGROUP)
     yield "start a session", os.setsid
     yield "make the mounts private", partial(syscalls.mount, None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     os.umask(0o022)
@@ -115,6 +120,8 @@ def _actions(request: Request) -> Iterator[Action]:
     yield "hand over the standard streams", partial(_own_streams, process)
     yield "make a session keyring", _new_keyring
     yield f"enter the working directory {process.cwd}", partial(_enter_directory, process)
+    for each in process.ulimits:
+        yield f"set the ulimit {each.name}", partial(_set_ulimit, each)
     if request.filter:
         # While there is CAP_SYS_ADMIN: without it no_new_privs would be needed, which breaks sudo and su.
         yield "install the seccomp filter", partial(syscalls.set_filter, request.filter)
@@ -123,6 +130,20 @@ def _actions(request: Request) -> Iterator[Action]:
     yield f"become user {process.uid}", partial(os.setresuid, process.uid, process.uid, process.uid)
     # A change of ids has cleared it.
     yield "end with the server", partial(syscalls.prctl, syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _join(path: str) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(b"0")  # whoever writes
+
+
+def _set_ulimit(ulimit: Ulimit) -> None:
+    kind: int = getattr(resource, f"RLIMIT_{ulimit.name.upper()}")
+    soft, hard = (resource.RLIM_INFINITY if each == UNLIMITED else each for each in (ulimit.soft, ulimit.hard))
+    try:
+        resource.setrlimit(kind, (soft, hard))
+    except ValueError as error:  # which is EPERM in Python's words
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
 
 def _open_host() -> None:

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from builder.sandbox.process import SHARED_MEMORY
 from builder.sandbox.syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -246,7 +247,7 @@ class Devices:
     """A minimal /dev of its own: six devices of the host, the usual links, terminals, and shared memory."""
 
     target: str
-    shared_memory: int = 64 << 20
+    shared_memory: int = SHARED_MEMORY
     """Bytes of /dev/shm."""
 
     def describe(self) -> str:

@@ -104,9 +104,9 @@ class OverlayBackend:
             self._server = None
 
     def _prepare(self, process: Process, root: RootSpec) -> Plan:
-        plan = mount_plan(root)
+        plan = mount_plan(replace(root, shared_memory=process.shared_memory))
         try:
-            _lay_out(plan, os.path.realpath(root.scratch), process.hostname)
+            _lay_out(plan, os.path.realpath(root.scratch), process)
         except OSError as error:
             raise setup_refused(
                 f"prepare a step in {root.scratch}", error.errno or 0, "", single_id=self.caveat
@@ -173,11 +173,11 @@ class OverlayGround:
         self._store.trees.adopt(layer.diff_id, self.folder)
 
 
-def _lay_out(plan: Plan, scratch: str, hostname: str) -> None:
+def _lay_out(plan: Plan, scratch: str, process: Process) -> None:
     """Make the folders and files that the plan stands on; the scratch folder must be empty."""
     for folder in ("upper", "work", "root", "stub"):
         os.mkdir(f"{scratch}/{folder}")
-    for name, data in (("resolv.conf", names.resolver()), ("hosts", names.hosts(hostname))):
+    for name, data in (("resolv.conf", names.resolver()), ("hosts", names.hosts(process.hostname, process.hosts))):
         with open(f"{scratch}/{name}", "xb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(data)

@@ -13,6 +13,7 @@ from builder.errors import SandboxError
 from builder.sandbox.attached import Attached, attach
 from builder.sandbox.mount_points import MountPoints, RootView
 from builder.sandbox.mounts import OVERLAY_LIMIT, Bind, Devices, Masks, Mount, Overlay, Proc, Sys
+from builder.sandbox.process import SHARED_MEMORY
 from layers.entry import Entry
 
 # The paths that Docker masks (moby, daemon/pkg/oci/defaults.go), below the places where proc and sysfs are mounted.
@@ -36,6 +37,8 @@ class RootSpec:
     """What the step sees beside its image."""
     privileged: bool = False
     """Nothing of /proc and /sys is hidden, and /sys can be written."""
+    shared_memory: int = SHARED_MEMORY
+    """Bytes of /dev/shm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +77,24 @@ def mount_plan(spec: RootSpec) -> Plan:
         ),
         before=attachments.before,
         # The files first: an image may have them as links that lead into /proc or /dev.
-        mounts=(*files, *_system(at, privileged=spec.privileged), *attachments.mounts),
+        mounts=(*files, *_system(at, spec), *attachments.mounts),
         folders=attachments.folders,
         stub=tuple(points.stub.values()),
         upper=tuple(points.upper.values()),
     )
 
 
-def _system(at: Mapping[str, str], *, privileged: bool) -> tuple[Mount, ...]:
+def _system(at: Mapping[str, str], spec: RootSpec) -> tuple[Mount, ...]:
     """/dev, /proc and /sys, at the places where the image has them."""
-    if privileged:
-        return Devices(at["dev"]), Proc(at["proc"], Masks()), Sys(at["sys"], Masks(), read_only=False)
+    devices = Devices(at["dev"], spec.shared_memory)
+    if spec.privileged:
+        return devices, Proc(at["proc"], Masks()), Sys(at["sys"], Masks(), read_only=False)
     masks = Masks(
         files=_below(at["proc"], _PROC_FILES),
         folders=_below(at["proc"], _PROC_FOLDERS),
         read_only=_below(at["proc"], _PROC_READ_ONLY),
     )
-    return Devices(at["dev"]), Proc(at["proc"], masks), Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS)))
+    return devices, Proc(at["proc"], masks), Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS)))
 
 
 def _below(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,8 +16,61 @@ HOSTNAME = "buildkitsandbox"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the environment has no PATH."""
 
+SHARED_MEMORY = 64 << 20
+"""Bytes of /dev/shm that Docker gives."""
 
 Network = Literal["host", "none"]
+
+UNLIMITED = -1
+"""As a limit: that there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A line of /etc/hosts."""
+
+    name: str
+    address: str
+    """An IP address, in its shortest form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A limit that each process of a step has for itself, see setrlimit(2)."""
+
+    name: str
+    """As docker has it: `nofile` is RLIMIT_NOFILE."""
+    soft: int
+    hard: int
+    """Both may be UNLIMITED."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the processes of a step may use together. None leaves a thing as it is."""
+
+    memory: int | None = None
+    """Bytes."""
+    memory_and_swap: int | None = None
+    """Bytes, or UNLIMITED; only with `memory`."""
+    cpu_period: int | None = None
+    """Microseconds."""
+    cpu_quota: int | None = None
+    """Microseconds of CPU time in each period, or UNLIMITED."""
+    cpu_shares: int | None = None
+    """Weight in the competition for CPU time; 1024 is what everybody has."""
+    cpus: str = ""
+    """CPUs that may be used, as in cpuset(7): `0-2,7`."""
+    memory_nodes: str = ""
+    """NUMA nodes, in the same form."""
+    processes: int | None = None
+    """Processes and threads, or UNLIMITED."""
+    parent: str = ""
+    """The cgroup below which all this is counted, from the root of each hierarchy; empty: our own."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is limited."""
+        return self != Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +90,13 @@ class Process:
     capabilities: int = DOCKER_CAPABILITIES
     seccomp: bool = True
     """Refuse the system calls that Docker's default profile refuses."""
+    hosts: tuple[Host, ...] = ()
+    """Names that are known beside those that every step knows."""
+    shared_memory: int = SHARED_MEMORY
+    """Bytes of /dev/shm, where it has one of its own."""
+    ulimits: tuple[Ulimit, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    """The `cgroup.procs` files of the groups that it joins before anything else."""
     terminal: bool = False
     """Give the command a terminal of its own; only for `Backend.attach`."""
 

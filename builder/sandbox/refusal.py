@@ -72,6 +72,8 @@ def setup_refused(doing: str, number: int, fault: str, *, single_id: str) -> San
         return SandboxError(message, hint="the kernel has no overlay file system: modprobe overlay")
     if doing.startswith("stack") and number == errno.EPERM:
         return SandboxError(message, hint=f"overlays in user namespaces need Linux 5.11; this is {os.uname().release}")
+    if doing.startswith("set the ulimit"):
+        return SandboxError(message, hint="only root can raise a hard limit above that of pybuild itself: ulimit -H -a")
     if doing.startswith(("become", "prepare")) and number in {errno.EINVAL, errno.EPERM}:
         return SandboxError(message, hint=single_id)
     return SandboxError(message)

@@ -3,7 +3,7 @@
 import collections
 from collections.abc import Sequence
 
-from builder.sandbox.process import ALL_CAPABILITIES, DOCKER_CAPABILITIES, HOSTNAME, Network, Process
+from builder.sandbox.process import ALL_CAPABILITIES, DOCKER_CAPABILITIES, HOSTNAME, SHARED_MEMORY, Network, Process
 from builder.steps.step import Run
 from layers.accounts import Accounts
 
@@ -33,6 +33,9 @@ def process_of(run: Run, accounts: Accounts, variables: Sequence[tuple[str, str]
         network=network,
         capabilities=ALL_CAPABILITIES if run.insecure else DOCKER_CAPABILITIES,
         seccomp=not run.insecure,
+        hosts=run.settings.hosts,
+        shared_memory=run.settings.shared_memory or SHARED_MEMORY,
+        ulimits=run.settings.ulimits,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from builder.errors import Location
+from builder.sandbox.process import Host, Ulimit
 from builder.steps.mode import Mode
 from builder.steps.remote import Remote
 from cache.mounts import Sharing
@@ -120,6 +121,16 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the command line says of every RUN, and a command can see."""
+
+    hosts: tuple[Host, ...] = ()
+    shared_memory: int | None = None
+    """Bytes of /dev/shm; None: the usual ones."""
+    ulimits: tuple[Ulimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run a command on the file system; what it leaves is the layer."""
 
@@ -138,6 +149,7 @@ class Run:
     """With all capabilities that there are, and nothing hidden."""
     hostname: str = ""
     """Empty: the usual one."""
+    settings: RunSettings = RunSettings()
 
     @property
     def binds(self) -> tuple[BindMount, ...]:
