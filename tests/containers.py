@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from grants import NAMESPACES, demand
 from processes import answer, free_port, soon
 
 # crun refuses a machine that has cgroups of both versions. It need not manage any here, and sees a machine of version 2
@@ -31,6 +32,7 @@ def unpacked(layout: Path, name: str, folder: Path) -> Path:
 
 def page_of(bundle: Path, runtime: str) -> str:
     """What the application of a bundle answers on the port that it is told by PORT."""
+    demand(NAMESPACES)
     port, name, state = free_port(), f"pybuild-tests-{os.getpid()}", bundle.parent / f"{runtime}-state"
     _adapt(bundle / "config.json", port)
     command = [*RUNTIMES[runtime], "--root", str(state), "run", "-b", str(bundle), name]
@@ -58,6 +60,7 @@ def _adapt(path: Path, port: int) -> None:
 @contextmanager
 def docker_daemon(folder: Path) -> Iterator[Callable[..., str]]:
     """A Docker daemon of our own, without a network; gives its command line. What it mounts ends with it."""
+    demand(NAMESPACES)
     host = f"unix://{folder}/docker.sock"
     command = ["unshare", "--mount", "dockerd", f"--host={host}", "--bridge=none", "--iptables=false"]
     command += ["--ip6tables=false", f"--data-root={folder}/data", f"--exec-root={folder}/exec"]

@@ -5,9 +5,11 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from grants import mounted
 from tars import file, folder, hard_link, index_of, symlink, tar_of
 
 from layers.diff import overlay_changes
@@ -37,7 +39,7 @@ IMAGE = [
 class Overlay:
     """An image of one layer, mounted so that commands can change it."""
 
-    def __init__(self, folder: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, folder: Path, entries: Sequence[Entry], stack: ExitStack) -> None:
         self.view = View([index_of(*entries)])
         self.lower, self.upper, self.merged = folder / "lower", folder / "upper", folder / "merged"
         for name in ("lower", "upper", "work", "merged"):
@@ -48,7 +50,7 @@ class Overlay:
         self.upper.chmod(root.mode)
         os.utime(self.upper, ns=(root.mtime_ns, root.mtime_ns))
         options = f"userxattr,lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.merged)], check=True)
+        stack.enter_context(mounted("overlay", self.merged, options))
 
     def run(self, script: str) -> None:
         """Run a shell script in the mounted image."""
@@ -72,15 +74,8 @@ Mount = Callable[..., Overlay]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    made: list[Overlay] = []
-
-    def mount(*entries: Entry) -> Overlay:
-        made.append(Overlay(tmp_path, entries or IMAGE))
-        return made[-1]
-
-    yield mount
-    for overlay in made:
-        subprocess.run(["umount", str(overlay.merged)], check=True)
+    with ExitStack() as stack:
+        yield lambda *entries: Overlay(tmp_path, entries or IMAGE, stack)
 
 
 @pytest.fixture

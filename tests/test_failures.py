@@ -14,10 +14,12 @@ from typing import Self
 
 import pytest
 import users
+from grants import mounted
 from images import Project, Result, command
 from processes import running, soon
 from registries import FakeRegistry, Reply, make_image
 
+from builder.sandbox import syscalls
 from layers.errors import PybuildError
 
 pytestmark = pytest.mark.kernel
@@ -237,15 +239,8 @@ def test_a_damaged_blob_is_told_with_the_line_of_the_step_that_needs_it(project:
 def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """A disk of its own for a folder; gives how to make it larger."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", folder], check=True)
-
-    def enlarge(larger: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={larger}", folder], check=True)
-
-    try:
-        yield enlarge
-    finally:
-        subprocess.run(["umount", folder], check=True)
+    with mounted("tmpfs", folder, f"size={size},mode=700"):
+        yield lambda larger: syscalls.mount("none", str(folder), "tmpfs", syscalls.MS_REMOUNT, f"size={larger}")
 
 
 @pytest.mark.parametrize(

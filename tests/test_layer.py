@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grants import mounted
 
 from layers.compress import Compression, compressor
 from layers.digest import Digest
@@ -199,15 +200,12 @@ def test_a_full_disk_ends_the_layer(tmp_path: Path, files: int) -> None:
     """The disk fills in the thread that writes: the error comes out of the one that gives, and the threads end."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
-    try:
+    with mounted("tmpfs", disk, "size=2m"):
         with pytest.raises(StoreError, match="no space left"):
             write_layer(big(files), Layout(str(disk / "images")))
 
         assert sum(os.path.getsize(os.path.join(top, name)) for top, _, names in os.walk(disk) for name in names) < 500
         assert threading.active_count() == 1
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_layer_of_another_diff_id_is_refused(layout: Layout) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grants import mounted
 
 from layers.blob import explained
 from layers.digest import Digest
@@ -343,9 +344,8 @@ def test_skopeo_reads_the_layout(layout: Layout, name: str) -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with mounted("tmpfs", disk, "size=1m"):
+        yield disk
 
 
 @pytest.mark.kernel

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grants import USER_NAMESPACES, demand
 
 from cache.store import Store
 from layers.digest import Digest
@@ -165,6 +166,7 @@ def test_settling_without_any_tree_is_no_error(store: Store) -> None:
 @pytest.mark.kernel
 def test_trees_of_another_id_mapping_are_not_seen(store: Store) -> None:
     """What root unpacked has owners that mean other users in a user namespace."""
+    demand(USER_NAMESPACES)
     store.trees.adopt(DIFF_ID, upper(store))
     reader, writer = os.pipe()
     child = os.fork()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from grants import USER_NAMESPACES, demand, mounted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import file, folder, hard_link, index_of, layers, symlink, tar_of
@@ -347,12 +348,11 @@ def test_many_open_folders_do_not_exhaust_descriptors(root: Path) -> None:
 
 def test_a_full_disk_is_told(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     small = tmp_path_factory.mktemp("small")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
-    try:
-        with pytest.raises(StoreError, match="'a' of a layer cannot be unpacked: No space left"):
-            unpack(tar_of(file("a"), contents={"a": bytes(200_000)}), str(small))
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+    with (
+        mounted("tmpfs", small, "size=64k"),
+        pytest.raises(StoreError, match="'a' of a layer cannot be unpacked: No space left"),
+    ):
+        unpack(tar_of(file("a"), contents={"a": bytes(200_000)}), str(small))
 
 
 IN_USER_NAMESPACE = """
@@ -371,6 +371,7 @@ print(inode.describe(path, os.lstat(path), "null"))
 
 
 def unpack_with_one_id(tar: bytes, tmp_path: Path) -> str:
+    demand(USER_NAMESPACES)
     (tmp_path / "tar").write_bytes(tar)
     (tmp_path / "tree").mkdir()
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", IN_USER_NAMESPACE]

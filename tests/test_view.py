@@ -1,12 +1,11 @@
 """A root file system as the indexes of its layers tell it."""
 
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from grants import mounted
 from hypothesis import given, settings
 from tars import file, folder, hard_link, index_of, layers, symlink, tar_of, walk
 
@@ -298,23 +297,9 @@ def test_a_view_is_what_the_kernel_shows_of_the_unpacked_layers(
             return
         trees.append(tree)
 
-    with overlay(trees, root / "merged") as merged:
-        seen = walk(on_disk(merged))
+    merged = root / "merged"
+    merged.mkdir()
+    with mounted("overlay", merged, "userxattr,lowerdir=" + ":".join(reversed(trees))):
+        seen = walk(on_disk(str(merged)))
 
     assert seen == walk(everything(View(indexes)))
-
-
-class overlay:  # noqa: N801 - reads as a statement
-    """A read-only overlay over trees, lowest first."""
-
-    def __init__(self, trees: Sequence[str], target: Path) -> None:
-        self._options = "userxattr,lowerdir=" + ":".join(reversed(trees))
-        self._target = target
-
-    def __enter__(self) -> str:
-        self._target.mkdir()
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", self._options, str(self._target)], check=True)
-        return str(self._target)
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["umount", str(self._target)], check=True)

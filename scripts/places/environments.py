@@ -1,7 +1,10 @@
 """The environments that pybuild has to work in, and what each of them grants."""
 
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import BinaryIO, Protocol
 
 import users
 
@@ -57,3 +60,17 @@ ENVIRONMENTS = (
 )
 REFERENCE = ENVIRONMENTS[0]
 """What all others have to equal."""
+
+
+class Place(Protocol):
+    """Where programs run in an environment."""
+
+    environment: Environment
+    folder: str
+    """For the store, as it is called there."""
+
+    def run(
+        self, program: Sequence[str], variables: Mapping[str, str], out: BinaryIO | int
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a Python program to its end."""
+        ...

@@ -3,6 +3,7 @@
     scripts/environments                              all of them: half an hour
     scripts/environments --only E2 E4 --case owners   some; a cell takes a minute or less
     scripts/environments --reuse --only E2            compared with what root made the last time
+    scripts/environments --overhead                   instead, how long a RUN takes beyond its command
 
 Run as root, on Debian or Ubuntu. It uses the Docker daemon of DOCKER_HOST, or starts one without a bridge and stops it
 again; into that daemon it imports an image of Debian and Python, `pybuild-environments`. On the machine it adds the
@@ -14,38 +15,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
 import users
 from cases import BASE, CASES, EPOCH, Case
 from compare import Difference, Exemption, differences, read_exemptions
 from daemon import Daemon, daemon
-from environments import ENVIRONMENTS, REFERENCE, Environment
+from environments import ENVIRONMENTS, REFERENCE, Environment, Place
 from hosts import Host
+from overhead import measure, write_contexts
 from reading import read_archive
 
 CACHE = users.CHECKOUT / ".cache/environments"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 REFUSED = 8
 """The exit status of a build whose RUN the place does not allow."""
-
-
-class Place(Protocol):
-    """Where programs run in an environment."""
-
-    environment: Environment
-    folder: str
-    """For the store, as it is called there."""
-
-    def run(
-        self, program: Sequence[str], variables: Mapping[str, str], out: BinaryIO | int
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a Python program to its end."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +58,18 @@ def main() -> int:
         return 2
     cases = [case for case in CASES if not given.case or case.name in given.case]
     chosen = [each for each in ENVIRONMENTS if not given.only or each.name in given.only]
-    if REFERENCE not in chosen and not given.reuse:
+    if REFERENCE not in chosen and not given.reuse and not given.overhead:
         chosen.insert(0, REFERENCE)
+    if given.overhead:
+        return _overheads(chosen)
     exemptions = read_exemptions(users.CHECKOUT / "testdata/environments/exemptions.toml")
     CACHE.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "scripts/base_image.py", BASE], cwd=users.CHECKOUT, check=True)
     cells = []
-    for environment, case, cell in _cells(chosen, cases, exemptions):
-        print(f"{environment.name} {case.name}: {cell.verdict} ({cell.seconds:.0f} s)", file=sys.stderr, flush=True)
+    for place, case in ((place, case) for place in _places(chosen) for case in cases):
+        cell = _cell(place, case, exemptions)
+        name = f"{place.environment.name} {case.name}"
+        print(f"{name}: {cell.verdict} ({cell.seconds:.0f} s)", file=sys.stderr, flush=True)
         cells.append(cell)
     _report(cells, cases, chosen)
     return int(not all(cell.fine for cell in cells))
@@ -90,12 +81,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="E", choices=[each.name for each in ENVIRONMENTS])
     parser.add_argument("--case", nargs="+", metavar="NAME", choices=[case.name for case in CASES])
     parser.add_argument("--reuse", action="store_true", help="compare with what is in .cache/environments/E1")
+    parser.add_argument("--overhead", action="store_true", help="measure the steps' overhead, and compare nothing")
     return parser.parse_args()
 
 
-def _cells(
-    chosen: Sequence[Environment], cases: Sequence[Case], exemptions: Sequence[Exemption]
-) -> Iterator[tuple[Environment, Case, Cell]]:
+def _overheads(chosen: Sequence[Environment]) -> int:
+    """Print the table of overheads."""
+    write_contexts(CACHE / "steps")
+    print("| environment | a step, ms | the bare command, ms | overhead, ms |\n|---|---|---|---|")
+    for place in _places([environment for environment in chosen if environment.runs]):
+        meaning = f"{place.environment.name}: {place.environment.meaning}"
+        print(f"| {meaning} | {measure(place, '.cache/environments/steps')} |", flush=True)
+    return 0
+
+
+def _places(chosen: Sequence[Environment]) -> Iterator[Place]:
+    """One environment after the other, each there until the next one is asked for."""
     with ExitStack() as stack:
         docker = None
         if any(environment.container is not None for environment in chosen):
@@ -104,9 +105,7 @@ def _cells(
             docker.prepare()
         for environment in chosen:
             with ExitStack() as inner:
-                place = _enter(environment, docker, inner)
-                for case in cases:
-                    yield environment, case, _cell(place, case, exemptions)
+                yield _enter(environment, docker, inner)
 
 
 def _enter(environment: Environment, docker: Daemon | None, stack: ExitStack) -> Place:

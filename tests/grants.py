@@ -1,0 +1,77 @@
+"""What this place grants: tests that need more are skipped, with the system call that was refused, and its errno.
+
+Containers forbid mounts and namespaces by default. Nothing is concluded from settings: the call is really made, in a
+process of its own.
+"""
+
+import errno
+import functools
+import os
+import pwd
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import users
+
+from builder.sandbox import syscalls
+
+_CALLS: dict[str, Callable[[], None]] = {
+    "unshare(CLONE_NEWNS)": lambda: syscalls.unshare(syscalls.CLONE_NEWNS),
+    "unshare(CLONE_NEWUSER)": lambda: syscalls.unshare(syscalls.CLONE_NEWUSER),
+}
+NAMESPACES = "unshare(CLONE_NEWNS)"
+"""What containers of any kind are made with, and so all that runs some."""
+USER_NAMESPACES = "unshare(CLONE_NEWUSER)"
+"""What an ordinary user needs to be root of something."""
+
+
+def demand(call: str, user: str = users.ROOT) -> None:
+    """Skip the test that runs, if this place refuses a call to a user."""
+    if number := _refusal(call, user):
+        pytest.skip(f"{call} by {user}: {errno.errorcode[number]}")
+
+
+@functools.cache
+def _refusal(call: str, user: str) -> int:
+    """The errno of a call, or 0."""
+    users.users()
+    account = pwd.getpwnam(user)
+    process = os.fork()
+    if not process:
+        status = errno.EIO
+        try:
+            os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+            _CALLS[call]()
+            status = 0
+        except OSError as error:
+            status = error.errno or errno.EIO
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@contextmanager
+def mounted(kind: str, folder: Path, options: str) -> Iterator[Path]:
+    """A file system on a folder, until the end; the test is skipped where root may not mount one."""
+    try:
+        syscalls.mount("none", str(folder), kind, 0, options)
+    except OSError as error:
+        if error.errno != errno.EPERM and not _on_an_overlay(folder):
+            raise
+        pytest.skip(f"mount of {kind}: {errno.errorcode[error.errno or 0]}")
+    try:
+        yield folder
+    finally:
+        syscalls.umount(str(folder))
+
+
+def _on_an_overlay(folder: Path) -> bool:
+    """Whether a folder is on an overlay, as the files of a container are: none can be stacked on it (EINVAL)."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        kind = subprocess.run(["stat", "-f", "-c", "%T", place], capture_output=True, text=True, check=True).stdout
+    return kind.strip() == "overlayfs"
