@@ -5,10 +5,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 import users
-from boxes import Inside, outcome, start
+from boxes import CONTAINED, Body, Inside, outcome, start
+from grants import NAMESPACES, USER_NAMESPACES, demand
 from images import Project, make_base
 
 
@@ -26,6 +28,8 @@ def project_of(base: Path) -> Iterator[Callable[[str], Project]]:
     with ExitStack() as stack:
 
         def make(user: str) -> Project:
+            if user != users.ROOT:
+                demand(USER_NAMESPACES, user)
             project = Project(stack.enter_context(users.place_of(user)), base, user)
             project.context.mkdir()
             return project
@@ -44,5 +48,10 @@ def inside() -> Iterator[Inside]:
     """Run a function with a box as some user, in a process of its own; gives what it returns."""
     users.users()
     folder = mkdtemp(dir="/var/tmp")
-    yield lambda user, body: outcome(*start(user, folder, body))
+
+    def run(user: str, body: Body) -> Any:
+        demand(NAMESPACES if user == users.ROOT else USER_NAMESPACES, users.ROOT if user == CONTAINED else user)
+        return outcome(*start(user, folder, body))
+
+    yield run
     rmtree(folder)

@@ -31,13 +31,13 @@ USER_NAMESPACES = "unshare(CLONE_NEWUSER)"
 
 def demand(call: str, user: str = users.ROOT) -> None:
     """Skip the test that runs, if this place refuses a call to a user."""
-    if number := _refusal(call, user):
+    if number := refusal(call, user):
         pytest.skip(f"{call} by {user}: {errno.errorcode[number]}")
 
 
 @functools.cache
-def _refusal(call: str, user: str) -> int:
-    """The errno of a call, or 0."""
+def refusal(call: str, user: str) -> int:
+    """The errno of a call by a user, or 0."""
     users.users()
     account = pwd.getpwnam(user)
     process = os.fork()

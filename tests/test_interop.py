@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import users
 from containers import RUNTIMES, docker_daemon, page_of, tool, unpacked
+from grants import NAMESPACES, demand
 from images import ImageRead, Project, validate
 
 pytestmark = pytest.mark.kernel
@@ -100,6 +101,7 @@ def test_a_runtime_runs_the_image_and_it_answers(bundle: Path, runtime: str) -> 
 
 
 def test_buildah_builds_on_the_image(project: Project, tmp_path: Path) -> None:
+    demand(NAMESPACES)
     storage = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
     container = tool("buildah", *storage, "from", f"oci:{project.place}/layout:{NAME}").strip()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import users
 from containers import RUNTIMES, docker_daemon, tool
+from grants import NAMESPACES, demand
 from images import Project
 
 pytestmark = pytest.mark.kernel
@@ -61,6 +62,7 @@ def test_umoci_unpacks(place: Path, tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("source", ARCHIVES)
 def test_buildah_starts_from(place: Path, tmp_path: Path, source: str) -> None:
+    demand(NAMESPACES)
     storage = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
 
     container = tool("buildah", *storage, "from", source.format(place)).strip()
@@ -75,6 +77,7 @@ def test_buildah_starts_from(place: Path, tmp_path: Path, source: str) -> None:
 def test_podman_loads(place: Path, archive: str) -> None:
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
+    demand(NAMESPACES)
     # podman takes no name of more than 50 characters here.
     with tempfile.TemporaryDirectory(prefix="p", dir="/tmp") as folder:
         storage = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
@@ -103,6 +106,7 @@ def test_gnu_tar_lists(place: Path) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_runtime_runs_the_folder(place: Path, tmp_path: Path, runtime: str) -> None:
+    demand(NAMESPACES)
     shutil.copytree(place / "rootfs", tmp_path / "rootfs", symlinks=True)
     tool(runtime, "spec", "--bundle", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
