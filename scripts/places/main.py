@@ -1,6 +1,6 @@
 """Builds the same Dockerfiles in every environment, and tells what differs from the layers that root makes.
 
-    scripts/environments                              all of them: half an hour
+    scripts/environments                              all of them: more than half an hour
     scripts/environments --only E2 E4 --case owners   some; a cell takes a minute or less
     scripts/environments --reuse --only E2            compared with what root made the last time
     scripts/environments --overhead                   instead, how long a RUN takes beyond its command
