@@ -39,7 +39,7 @@ __all__ = ["Registry", "RegistrySettings"]
 _ACCEPT = ", ".join((*sorted(INDEXES), *sorted(MANIFESTS)))
 _LONGEST_MANIFEST = 4 << 20
 """Bytes; what the distribution project's registry takes at most."""
-_LONGEST_CONFIG = 16 << 20
+_LONGEST_DOCUMENT = 16 << 20
 _DEEPEST_INDEX = 4
 """An index may name an index; nobody needs more of them in one another, and a circle must end."""
 
@@ -94,6 +94,29 @@ class Registry:
             )
 
         return self._anywhere(reference, ask)
+
+    def manifest(self, reference: Reference) -> tuple[bytes, str]:
+        """A manifest or index as it came, whatever it is of, and its media type."""
+        return self._anywhere(reference, lambda at: self._manifest(at, reference.selector, reference.digest))
+
+    def document(self, reference: Reference, descriptor: Descriptor) -> bytes:
+        """A whole blob of some megabytes at most, verified."""
+        return self._anywhere(reference, lambda at: self._document(at, descriptor, f"{descriptor.digest} of {at}"))
+
+    def has_blob(self, reference: Reference, descriptor: Descriptor) -> bool:
+        """Whether a repository says that it has a blob of this digest and size."""
+
+        def ask(endpoint: Endpoint) -> bool:
+            path = f"blobs/{descriptor.digest}"
+            with self.dialogue.ask(endpoint, "HEAD", path) as answer:
+                if answer.status == 404:
+                    raise NotFoundError(f"{endpoint} has no {descriptor.digest}")
+                return answer.status == 200 and answer.headers.get("Content-Length") in {None, str(descriptor.size)}
+
+        try:
+            return self._anywhere(reference, lambda at: retrying(lambda: ask(at), pause=self.pause))
+        except NotFoundError:
+            return False
 
     def pace_of(self, host: str) -> Pace:
         """What is known of how a registry takes blobs."""
@@ -174,11 +197,12 @@ class Registry:
         return retrying(ask, pause=self.pause)
 
     def _config(self, endpoint: Endpoint, descriptor: Descriptor) -> bytes:
-        what = f"the configuration {descriptor.digest} of {endpoint}"
+        return self._document(endpoint, descriptor, f"the configuration {descriptor.digest} of {endpoint}")
 
+    def _document(self, endpoint: Endpoint, descriptor: Descriptor, what: str) -> bytes:
         def ask() -> bytes:
             with self._get(endpoint, f"blobs/{descriptor.digest}", what) as answer:
-                data = answer.document(_LONGEST_CONFIG)
+                data = answer.document(_LONGEST_DOCUMENT)
             check(data, descriptor.digest, what)
             return data
 

@@ -8,6 +8,7 @@ from layers.parts import parts_of
 from layers.registry.body import Body
 from layers.registry.client import Registry
 from layers.registry.document import check_header
+from layers.registry.errors import BusyError
 from layers.registry.incoming import Progress
 from layers.registry.parallel import TRANSFERS, Stop, each
 from layers.registry.places import Endpoint
@@ -18,6 +19,9 @@ from layers.registry.upload import Upload
 Neighbour = Callable[[str, Descriptor], str]
 """For a host and a blob, a repository there that may have it; empty if nobody knows one."""
 
+Obtain = Callable[[Descriptor], object]
+"""Brings a blob into the layout."""
+
 
 def push(
     registry: Registry,
@@ -27,11 +31,13 @@ def push(
     *,
     progress: Progress,
     neighbour: Neighbour = lambda _host, _blob: "",
+    obtain: Obtain = lambda _: None,
     parallel: int = TRANSFERS,
 ) -> None:
     """Bring an image to all of the references; the first error ends all, and what has arrived stays there.
 
-    `progress` hears how many bytes of a blob are there, and is called in several threads. Tags come last.
+    `progress` hears how many bytes of a blob are there, and is called in several threads, as is `obtain`, for a blob
+    that has to be sent and is not in the layout. Tags come last.
     """
     parts = parts_of(layout, image)
     before: dict[str, str] = {}
@@ -40,11 +46,20 @@ def push(
         def near(host: str, blob: Descriptor, first: Mapping[str, str] = dict(before)) -> str:
             return first.get(host) or neighbour(host, blob)
 
-        _push_blobs(registry, layout, endpoint, parts.blobs, near, progress, parallel)
+        push_blobs(
+            registry,
+            layout,
+            endpoint,
+            parts.blobs,
+            neighbour=near,
+            progress=progress,
+            obtain=obtain,
+            parallel=parallel,
+        )
         for manifest in parts.manifests:
-            _put(registry, layout, endpoint, manifest, manifest.digest)
+            put_manifest(registry, layout, endpoint, manifest, manifest.digest)
         for tag in tags:
-            _put(registry, layout, endpoint, image, tag)
+            put_manifest(registry, layout, endpoint, image, tag)
         before.setdefault(endpoint.host, endpoint.repository)
 
 
@@ -56,15 +71,18 @@ def _targets(registry: Registry, references: Sequence[Reference]) -> dict[Endpoi
     return targets
 
 
-def _push_blobs(
+def push_blobs(
     registry: Registry,
     layout: Layout,
     endpoint: Endpoint,
     blobs: Sequence[Descriptor],
+    *,
     neighbour: Neighbour,
     progress: Progress,
-    parallel: int,
+    obtain: Obtain = lambda _: None,
+    parallel: int = TRANSFERS,
 ) -> None:
+    """Bring blobs into one repository, as `push` does."""
     pace = registry.pace_of(endpoint.host)
 
     def bring(blob: Descriptor, stop: Stop) -> None:
@@ -79,12 +97,13 @@ def _push_blobs(
             pause=stop.pause,
             check=stop.check,
             neighbour=source if source != endpoint.repository else "",
+            obtain=obtain,
         ).run()
 
     each(bring, blobs, parallel=parallel, pause=registry.pause, name="push")
 
 
-def _put(registry: Registry, layout: Layout, endpoint: Endpoint, manifest: Descriptor, selector: str) -> None:
+def put_manifest(registry: Registry, layout: Layout, endpoint: Endpoint, manifest: Descriptor, selector: str) -> None:
     """Store a manifest under a tag or its digest."""
     data = layout.read(manifest)
     what = f"{endpoint}{'@' if ':' in selector else ':'}{selector}"
@@ -95,7 +114,12 @@ def _put(registry: Registry, layout: Layout, endpoint: Endpoint, manifest: Descr
         path = f"manifests/{selector}"
         with registry.dialogue.ask(endpoint, "PUT", path, headers=headers, body=body, push=True) as answer:
             if answer.status not in {200, 201, 202, 204}:
-                raise registry.dialogue.refusal(answer, endpoint, what, push=True)
+                fault = answer.fault()
+                if "BLOB_UNKNOWN" in fault:
+                    # All that it names is there. Docker's registry loses sight of a blob for a moment when somebody
+                    # else sends the same one.
+                    raise BusyError(f"{what}: {answer.host} answers {fault}")
+                raise registry.dialogue.refusal(answer, endpoint, what, push=True, fault=fault)
             check_header(data, answer.headers.get("Docker-Content-Digest", ""), what)
 
     retrying(attempt, pause=registry.pause)

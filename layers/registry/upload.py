@@ -53,8 +53,12 @@ class Upload:
         pause: Callable[[float], object],
         check: Callable[[], object] = lambda: None,
         neighbour: str = "",
+        obtain: Callable[[Descriptor], object] = lambda _: None,
     ) -> None:
-        """`neighbour` is a repository of the same registry that may have the blob; `check` raises if all shall end."""
+        """`neighbour` is a repository of the same registry that may have the blob; `check` raises if all shall end.
+
+        `obtain` brings the blob into the layout, and is called when it has to be sent and is not there.
+        """
         self._dialogue = dialogue
         self._endpoint = endpoint
         self._descriptor = descriptor
@@ -64,6 +68,7 @@ class Upload:
         self._pause = pause
         self._check = check
         self._neighbour = neighbour
+        self._obtain = obtain
         self._location = ""
         """Where the next piece goes; empty before an upload has begun."""
         self._offset = 0
@@ -87,6 +92,8 @@ class Upload:
                 self._recover(self._broken)
                 self._broken = None
             if self._location or self._begin():
+                if not self._layout.has(self._descriptor):
+                    self._obtain(self._descriptor)
                 self._send()
         except UnreachableError as error:
             if not self._location:
