@@ -38,6 +38,8 @@ _LONG_UNWRITTEN = 3600.0
 _LOOK_AGAIN = 0.02
 """Seconds between two looks at a lock that one may give up to wait for: flock(2) itself can only wait for ever."""
 
+Supply = Callable[[Sequence[Layer]], None]
+
 
 class Store:
     """An open state folder. Opening costs a few system calls; what is expensive happens when it is asked for."""
@@ -53,6 +55,8 @@ class Store:
         self.downloads = Downloads(self.database, self.layout)
         self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
         self.mounts = CacheMounts(self._path("mounts"), lock=self.lock, scratch=self.scratch)
+        self.supply: Supply = _nothing
+        """Brings layers that are not here, and that somebody needs; StoreError if nobody has them."""
         self._held: dict[str, int] = {}
         self._indexes: dict[Digest, LayerIndex] = {}
 
@@ -126,9 +130,20 @@ class Store:
             with suppress(StoreError, OSError):
                 _remove_if_abandoned(path)
 
+    def bring(self, layers: Sequence[Layer]) -> None:
+        """Make sure that the blobs of layers are here, several at a time; they come from the `supply`."""
+        missing = tuple(layer for layer in layers if not self.layout.has(layer.descriptor))
+        if missing:
+            self.supply(missing)
+
     def view(self, layers: Sequence[Layer]) -> View:
-        """The root file system that layers make, lowest first."""
+        """The root file system that layers make, lowest first. Of a layer whose index is here no more is needed."""
+        self.bring([layer for layer in layers if not self.has_index(layer.diff_id)])
         return View([self.index_of(layer.diff_id, layer.descriptor) for layer in layers])
+
+    def has_index(self, diff_id: Digest) -> bool:
+        """Whether it is known what a layer holds."""
+        return diff_id in self._indexes or os.path.exists(self._path("indexes", diff_id.hex))
 
     def index_of(self, diff_id: Digest, descriptor: Descriptor) -> LayerIndex:
         """What a layer holds: as it was kept, else read from the layer's blob. The same object for the same layer."""
@@ -144,6 +159,9 @@ class Store:
         # Not at the top: a build that is answered by the cache reads no layer.
         from layers.layer import read_layer
 
+        self.bring([Layer(diff_id, descriptor, 0)])
+        if diff_id in self._indexes:  # made when the layer came
+            return self._indexes[diff_id]
         with self.layout.open(descriptor) as blob:
             index = read_layer(descriptor, diff_id, blob)
         self.keep_index(diff_id, index)
@@ -158,6 +176,11 @@ class Store:
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)
+
+
+def _nothing(layers: Sequence[Layer]) -> None:
+    lost = ", ".join(layer.descriptor.digest for layer in layers)
+    raise StoreError(f"the store has lost layers: {lost}", hint="build or pull the image again")
 
 
 def _create(root: str) -> None:
