@@ -8,6 +8,7 @@ from builder.steps.bound import Bound
 from builder.steps.stage_tree import StageTree
 from builder.steps.step import BindMount, CacheMount, FromContext, Origin, Run, SecretMount, SshMount, TmpfsMount
 from builder.steps.tree import Tree, fingerprint, walk
+from cache.answers import Answers
 from cache.store import Store
 from layers.digest import Digest, canonical_json
 from layers.entry import Entry
@@ -24,11 +25,13 @@ class Bindings:
     def __init__(
         self,
         store: Store,
+        answers: Answers,
         context: Callable[[FromContext], Tree],
         snapshot: Callable[[Finished, Origin], Snapshot | None],
     ) -> None:
         """`snapshot` gives the end of a stage, or an image; None as long as the stage has steps left."""
         self._store = store
+        self._answers = answers
         self._context = context
         self._snapshot = snapshot
         self._in_contexts: dict[tuple[str, str], Bound] = {}
@@ -40,7 +43,7 @@ class Bindings:
         snapshot = self._snapshot(finished, bind.origin)
         if snapshot is None:
             return None
-        return _whole(bind, snapshot) or self._store.records.find_content(_selector(bind, snapshot))
+        return _whole(bind, snapshot) or self._answers.find_content(_selector(bind, snapshot))
 
     def bound(self, bind: BindMount, finished: Finished) -> Bound:
         """What a mount leads to; its stage must be finished, and the layers in the store. ContextError for nothing.
@@ -53,14 +56,14 @@ class Bindings:
         assert snapshot is not None, "the solver waits for the stage"
         tree = StageTree(snapshot.layers, self._store)
         entry = _entry(bind, tree)
-        digest = _whole(bind, snapshot) or self._store.records.find_content(_selector(bind, snapshot))
+        digest = _whole(bind, snapshot) or self._answers.find_content(_selector(bind, snapshot))
         if digest is None:
             self._store.trees.stack(
                 snapshot.layers, self._store.layout
             )  # the mount will need it: so the files are read from there
             tree.fetch(walk(tree, entry))
             digest = fingerprint(tree, entry, owners=True)
-            self._store.records.add_content(_selector(bind, snapshot), digest)
+            self._answers.add_content(_selector(bind, snapshot), digest)
         return Bound(digest, entry, tree, snapshot.layers)
 
     def _bound_in_context(self, bind: BindMount, origin: FromContext) -> Bound:

@@ -1,14 +1,15 @@
 """One build, from options to an image: the story on one page."""
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from builder.arguments import SYNTAX
+from builder.caches import Kind
 from builder.checks.ruleset import find_all, refuse, unknown_names
 from builder.checks.settings import Settings, read_settings
 from builder.context.named import NamedContexts
@@ -20,6 +21,7 @@ from builder.elsewhere import Elsewhere
 from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
 from builder.export.image import Draft, Packaged
+from builder.export.needs import layers_read
 from builder.export.outputs import Places, deliver, full_names, wants_engine, wants_push, write_text
 from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
 from builder.images import Images
@@ -27,10 +29,15 @@ from builder.options import BuildOptions
 from builder.origins import Origins
 from builder.planner import StagePlan, plan
 from builder.report import Report
-from builder.steps.step import Run
+from builder.supply import Supply
+from cache.answers import Answers
 from cache.store import Store
 from layers.digest import Digest
+from layers.errors import PybuildError
 from layers.oci import Image, ImageConfig
+
+if TYPE_CHECKING:
+    from builder.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +96,35 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
             report.warn(store.note)
-        places = _places(options, store, report, stack)
-        draft, plans = _make(options, store, stack, report, clocks)
-        packaged = deliver([draft], names, options.outputs, options.packing, places)
+        supply = Supply(store, report)
+        places = _places(options, store, supply, report, stack)
+        sharing = _sharing(options, store, supply, report, stack)
+        answers = sharing.answers() if sharing else Answers(store.records, store.layout)
+        try:
+            draft, plans = _make(options, store, supply, answers, sharing, stack, report, clocks)
+            packaged = deliver([draft], names, options.outputs, options.packing, places)
+        except PybuildError:
+            if sharing:
+                sharing.fill(answers, failed=True)
+            raise
+        finally:
+            answers.keep()
+        if sharing:
+            sharing.fill(answers, failed=False)
         if options.iid_file:
             write_text(options.iid_file, packaged.id)
     return Result(packaged, names, (draft,), plans)
 
 
 def _make(
-    options: BuildOptions, store: Store, stack: ExitStack, report: Report, clocks: Clocks
+    options: BuildOptions,
+    store: Store,
+    supply: Supply,
+    answers: Answers,
+    sharing: "Sharing | None",
+    stack: ExitStack,
+    report: Report,
+    clocks: Clocks,
 ) -> tuple[Draft, Mapping[int, StagePlan]]:
     """The image, and what was built for it. What is known of the context by then goes with this: it may be much."""
     named = NamedContexts(options.contexts)
@@ -110,7 +136,7 @@ def _make(
     source = contexts.dockerfile()
     refuse_foreign(source, options.build_args.get(SYNTAX, ""))
     dockerfile = parse(source)
-    images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
+    images = Images(store, named, options.registries, options.platform, report, supply, pull=options.pull)
     stack.callback(images.close)
     evaluation = Evaluation(
         dockerfile,
@@ -128,17 +154,71 @@ def _make(
         ),
     )
     graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
-    origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), epoch)
-    plans = plan(graph, origins, store.records, use_cache=options.use_cache)
+    stages = _stages_of_image(graph)
+    if sharing:
+        sharing.stages = stages
+    origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), answers, epoch)
+    plans: Mapping[int, StagePlan] = plan(graph, origins, answers, use_cache=options.use_cache)
     contexts.save()
     _announce(plans.values(), report)
-    if not all(stage_plan.complete for stage_plan in plans.values()):
-        plans = _solve(graph, plans, origins, images, remotes, store, report, clocks, options, epoch)
-        contexts.save()
-    return _finish(graph, plans, images, clocks, options, dated=epoch is not None), plans
+
+    def finish(plans: Mapping[int, StagePlan]) -> Draft:
+        draft = _finish(graph, plans, clocks, options, dated=epoch is not None)
+        if any(target.place.kind is Kind.INLINE for target in options.cache_to):
+            draft = replace(draft, facts=answers.facts(stages))
+        supply.bring(layers_read(draft, options.outputs))
+        supply.check(draft.layers)
+        images.keep()
+        return draft
+
+    if all(stage_plan.complete for stage_plan in plans.values()) and not answers.is_remote:
+        return finish(plans), plans
+    # Not at the top: what executes costs more to import than a build that the cache answers takes.
+    from builder.completion import Work, complete
+
+    work = Work(
+        graph,
+        origins,
+        images,
+        answers,
+        supply,
+        remotes,
+        store,
+        report,
+        clocks.now_ns,
+        clocks.created,
+        options.credentials,
+        options.limits,
+        options.step_timeout,
+        epoch,
+        use_cache=options.use_cache,
+        keep_records=options.keep_records,
+    )
+    draft, plans = complete(plans, work, finish)
+    contexts.save()
+    return draft, plans
 
 
-def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStack) -> Places:
+def _sharing(options: BuildOptions, store: Store, supply: Supply, report: Report, stack: ExitStack) -> "Sharing | None":
+    """The shared caches; None if there are none."""
+    if not options.cache_from and not options.cache_to:
+        return None
+    from builder.sharing import Sharing  # most builds share nothing
+
+    sharing = Sharing(
+        options.cache_from,
+        options.cache_to,
+        platform=options.platform,
+        registries=options.registries,
+        store=store,
+        supply=supply,
+        report=report,
+    )
+    stack.callback(sharing.close)
+    return sharing
+
+
+def _places(options: BuildOptions, store: Store, supply: Supply, report: Report, stack: ExitStack) -> Places:
     """What outputs need, as long as this process is what the person started: namespaces take rights away."""
     engine = None
     if wants_engine(options.outputs):
@@ -150,7 +230,7 @@ def _places(options: BuildOptions, store: Store, report: Report, stack: ExitStac
     if wants_push(options.outputs, options.tags):
         from builder.export.registry import push_output  # nor do all push
 
-        send = partial(push_output, layout=store.layout, registries=options.registries, report=report)
+        send = partial(push_output, layout=store.layout, supply=supply, registries=options.registries, report=report)
     return Places(store, report, engine, keep_owners=os.geteuid() == 0, push=send)
 
 
@@ -178,81 +258,26 @@ def _announce(plans: Iterable[StagePlan], report: Report) -> None:
                 report.cached(title)
 
 
-def _solve(
-    graph: Graph,
-    plans: Mapping[int, StagePlan],
-    origins: Origins,
-    images: Images,
-    remotes: Remotes,
-    store: Store,
-    report: Report,
-    clocks: Clocks,
-    options: BuildOptions,
-    epoch: int | None,
-) -> dict[int, StagePlan]:
-    """Execute what is left, in the namespaces that RUN needs if there is a RUN left."""
-    # Not at the top: what executes costs more to import than a build that the cache answers takes.
-    from builder.executor import Executor
-    from builder.solver import Solver
-
-    with ExitStack() as stack:
-        backend = bounds = None
-        if any(isinstance(step.action, Run) for stage_plan in plans.values() for step in stage_plan.left()):
-            from builder.bounds import Bounds
-            from builder.sandbox.backend import choose
-
-            backend = choose()
-            stack.callback(backend.close)
-            bounds = Bounds(options.limits, options.step_timeout)
-            # While this process is still one thread: the kernel demands it of a new user namespace.
-            backend.enter()
-            if backend.warning:
-                report.warn(backend.warning)
-        report.entered()
-        store.sweep()
-        executor = Executor(store, backend, report, clocks.now_ns, options.credentials, epoch, bounds)
-        stack.callback(executor.close)
-        remotes.check_cancelled = executor.check_cancelled
-        solver = Solver(
-            graph,
-            origins,
-            images,
-            store,
-            executor,
-            report,
-            clocks.created,
-            use_cache=options.use_cache,
-            keep_records=options.keep_records,
-        )
-        # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
-        settling = threading.Thread(target=store.trees.settle, name="settle")
-        settling.start()
-        stack.callback(settling.join)
-        return solver.solve(plans)
-
-
 def _finish(
-    graph: Graph,
-    plans: Mapping[int, StagePlan],
-    images: Images,
-    clocks: Clocks,
-    options: BuildOptions,
-    *,
-    dated: bool,
+    graph: Graph, plans: Mapping[int, StagePlan], clocks: Clocks, options: BuildOptions, *, dated: bool
 ) -> Draft:
-    """The target's image, its layers in the store; if it is `dated`, nothing in it is later than the clock."""
-    stage = graph.target
-    snapshot = plans[stage.index].snapshot
+    """The target's image; if it is `dated`, nothing in it is later than the clock."""
+    snapshot = plans[graph.target.index].snapshot
     assert snapshot is not None
-    while isinstance(stage.start, StageStart):
-        stage = plans[stage.start.stage].stage
-    base = 0
-    if isinstance(stage.start, ImageStart):
-        images.require(stage.start.base, stage.start.title)
-        base = len(stage.start.base.image.manifest.layers)
+    start = plans[_stages_of_image(graph)[-1]].stage.start
+    base = len(start.base.image.manifest.layers) if isinstance(start, ImageStart) else 0
     now = clocks.created()
     config = snapshot.image_config(graph.target.config, now=now, latest=now if dated else "")
     return Draft(_unset(config, options), snapshot.layers, base)
+
+
+def _stages_of_image(graph: Graph) -> tuple[int, ...]:
+    """The target, the stage that it is FROM, and so on down to the one that begins with an image or nothing."""
+    stages = {stage.index: stage for stage in graph.stages}
+    chain = [graph.target]
+    while isinstance(chain[-1].start, StageStart):
+        chain.append(stages[chain[-1].start.stage])
+    return tuple(stage.index for stage in chain)
 
 
 def _unset(config: ImageConfig, options: BuildOptions) -> ImageConfig:

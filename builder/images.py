@@ -1,16 +1,17 @@
 """Finds the images that FROM and --from name: a named context, the store, a registry; and brings their layers."""
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
 from builder.report import Report
 from builder.steps.step import Base
+from builder.supply import Progress, Supplier, Supply
 from cache.store import Store
 from layers.digest import Digest, DigestError
-from layers.errors import ImageError, StoreError
+from layers.errors import ImageError
+from layers.layer import Layer
 from layers.layout import Layout
 from layers.oci import INDEXES, MANIFESTS, Descriptor, Image, ImageConfig, Index, Manifest, Platform
 from layers.registry.reference import Reference
@@ -19,16 +20,9 @@ from layers.registry.settings import RegistrySettings
 if TYPE_CHECKING:
     from layers.registry.client import Registry
 
-Progress = Callable[[Descriptor, int], None]
-"""Called with a blob and how many of its bytes have come."""
-
 OCI_LAYOUT = "oci-layout://"
 _SHORTEST_ID = 4
 """Fewer digits of an id would match by accident."""
-
-
-Fetch = Callable[[tuple[Descriptor, ...], Progress], None]
-"""Brings layers into the store from where they are; each is verified."""
 
 
 class Images:
@@ -41,17 +35,20 @@ class Images:
         registries: RegistrySettings,
         platform: Platform,
         report: Report,
+        supply: Supply,
         *,
         pull: bool,
     ) -> None:
         self._store = store
+        self._supply = supply
         self._report = report
         self._contexts = contexts
         self._registries = registries
         self._platform = platform
         self._pull = pull
         self._found: dict[str, Base] = {}
-        self._sources: dict[Digest, Fetch] = {}
+        self._unnamed: set[Digest] = set()
+        """Images of registries that came in this build."""
         self._stack = ExitStack()
         self._registry: Registry | None = None
 
@@ -66,38 +63,31 @@ class Images:
             base = self._found[name] = self._find(name)
         return base
 
-    def fetch(self, base: Base, title: str, check: Callable[[], None]) -> None:
-        """Bring the layers that the store lacks; builds that want the same ones wait for each other.
+    def fetch(self, base: Base, title: str, *, to_read: bool = True) -> None:
+        """Bring the layers that the store lacks, and say so under a title, or that nothing is to be done.
 
-        Each layer is checked against its diff_id, and what is in it remembered. `check` is called all the while, and
-        raises if nobody wants the image any more.
+        Each layer is checked against its diff_id, and what is in it remembered. If nobody is `to_read` files of it,
+        layers of which that is known already stay where they are.
         """
-        if self._missing(base.image):
-            self.require(base, title, check)
+        missing = self._missing(base.image)
+        if not to_read:
+            missing = tuple(layer for layer in missing if not self._store.has_index(layer.diff_id))
+        if missing:
+            self._supply.bring(missing, title)
+            self.keep()
         else:
             self._report.cached(title)
 
-    def require(self, base: Base, title: str, check: Callable[[], None] = lambda: None) -> None:
-        """The same, and nothing is shown where nothing is to be done."""
-        if not self._missing(base.image):
-            return
-        with self._store.lock(base.image.descriptor.digest, waiting=check), self._report.running(title) as job:
+    def keep(self) -> None:
+        """Give those images their names in the store whose layers are all there by now."""
+        for base in self._found.values():
+            image = base.image.descriptor
+            if image.digest in self._unnamed and not self._missing(base.image):
+                self._unnamed.discard(image.digest)
+                self._store.layout.tag(base.name, image)
 
-            def progress(descriptor: Descriptor, done: int) -> None:
-                check()
-                self._report.progress(job, descriptor.digest, done, descriptor.size)
-
-            source = self._sources.get(base.image.descriptor.digest)
-            if source is None:
-                raise StoreError(f"the store has lost layers of {base.name}", hint="build again: they are fetched then")
-            source(self._missing(base.image), progress)
-            for descriptor, diff_id in zip(base.image.manifest.layers, base.image.config.diff_ids, strict=True):
-                self._store.index_of(diff_id, descriptor)
-            if not base.name.startswith(OCI_LAYOUT):
-                self._store.layout.tag(base.name, base.image.descriptor)
-
-    def _missing(self, image: Image) -> tuple[Descriptor, ...]:
-        return tuple(layer for layer in image.manifest.layers if not self._store.layout.has(layer))
+    def _missing(self, image: Image) -> tuple[Layer, ...]:
+        return tuple(layer for layer in _layers_of(image) if not self._store.layout.has(layer.descriptor))
 
     def _find(self, name: str) -> Base:
         context = self._contexts.find(name)
@@ -119,12 +109,13 @@ class Images:
         for descriptor in (image.manifest.config, image.descriptor):
             copy_blob(layout, descriptor, self._store.layout)
 
-        def fetch(layers: tuple[Descriptor, ...], progress: Progress) -> None:
-            for descriptor in layers:
-                copy_blob(layout, descriptor, self._store.layout)
-                progress(descriptor, descriptor.size)
+        def fetch(layers: tuple[Layer, ...], progress: Progress) -> None:
+            for layer in layers:
+                copy_blob(layout, layer.descriptor, self._store.layout)
+                self._store.index_of(layer.diff_id, layer.descriptor)
+                progress(layer.descriptor, layer.descriptor.size)
 
-        self._sources[image.descriptor.digest] = fetch
+        self._supply.offer(_layers_of(image), Supplier(f"FROM {OCI_LAYOUT}{name}", fetch))
         return Base(f"{OCI_LAYOUT}{name}", image)
 
     def _from_registry(self, reference: Reference) -> Base:
@@ -133,8 +124,9 @@ class Images:
         from layers.registry.client import Registry
         from layers.registry.transfer import fetch_layers
 
-        def fetch(layers: tuple[Descriptor, ...], progress: Progress) -> None:
-            fetch_layers(registry, reference, layers, self._store.layout, progress=progress, inspect=inspect)
+        def fetch(layers: tuple[Layer, ...], progress: Progress) -> None:
+            blobs = [layer.descriptor for layer in layers]
+            fetch_layers(registry, reference, blobs, self._store.layout, progress=progress, inspect=inspect)
 
         def inspect(layer: Descriptor, stream: BinaryIO) -> None:
             diff_id = image.diff_id_of(layer)
@@ -145,8 +137,15 @@ class Images:
         registry = self._registry
         with self._report.running(f"[internal] load metadata for {reference}"):
             image = registry.resolve(reference, self._platform, self._store.layout.put)
-        self._sources[image.descriptor.digest] = fetch
+        home = (reference.host, reference.repository)
+        self._supply.offer(_layers_of(image), Supplier(f"FROM {reference}", fetch, home))
+        self._unnamed.add(image.descriptor.digest)
         return Base(str(reference), image)
+
+
+def _layers_of(image: Image) -> tuple[Layer, ...]:
+    pairs = zip(image.manifest.layers, image.config.diff_ids, strict=True)
+    return tuple(Layer(diff_id, descriptor, 0) for descriptor, diff_id in pairs)
 
 
 def find_local(layout: Layout, name: str, platform: Platform) -> Image | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from builder.caches import CachePlace, CacheTarget
 from builder.credentials import Credentials
 from builder.export.output import Output, Packing
 from builder.sandbox.process import Limits
@@ -49,6 +50,10 @@ class BuildOptions:
     """Variables that the image does not have in the end, whoever set them."""
     unset_labels: tuple[str, ...] = ()
     use_cache: bool = True
+    cache_from: tuple[CachePlace, ...] = ()
+    """Shared caches that are asked what this machine does not know, in this order."""
+    cache_to: tuple[CacheTarget, ...] = ()
+    """Shared caches that are given what was made or used."""
     keep_records: bool = True
     """Whether later builds may be answered with what this one makes."""
     pull: bool = False

@@ -15,6 +15,7 @@ from builder.steps.sources import Source, find_sources
 from builder.steps.stage_tree import StageTree
 from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run, RunSettings
 from builder.steps.tree import Tree, digest_of
+from cache.answers import Answers
 from cache.store import Store
 from layers.digest import Digest, canonical_json
 from layers.oci import Platform
@@ -42,20 +43,22 @@ class Origins:
         platform: Platform,
         open_context: Callable[[str], Tree],
         elsewhere: Elsewhere,
+        answers: Answers,
         epoch: int | None = None,
     ) -> None:
         self._epoch = epoch
         self._store = store
+        self._answers = answers
         self._platform = platform
         self._open_context = open_context
         self._elsewhere = elsewhere
         self._contexts: dict[str, Tree] = {}
-        self._bindings = Bindings(store, self._context_tree, _snapshot)
+        self._bindings = Bindings(store, answers, self._context_tree, _snapshot)
         self._selected: dict[Copy, Selection] = {}
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
-        return Origins(self._store, self._platform, self._open_context, self._elsewhere, self._epoch)
+        return Origins(self._store, self._platform, self._open_context, self._elsewhere, self._answers, self._epoch)
 
     def known_material(self, action: Action, finished: Finished) -> Material | None:
         """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
@@ -81,7 +84,7 @@ class Origins:
         if isinstance(action.origin, FromContext):
             return self._of_context(action, action.origin).material
         snapshot = _snapshot(finished, action.origin)
-        digest = self._store.records.find_content(_selector(action, snapshot)) if snapshot else None
+        digest = self._answers.find_content(_selector(action, snapshot)) if snapshot else None
         return _copy_material(action, digest) if digest else None
 
     def _select(self, action: Action, finished: Finished) -> Selection:
@@ -98,7 +101,7 @@ class Origins:
         sources = find_sources_here(action, stage_tree)
         stage_tree.fetch(chosen.entry for source in sources for chosen in source.chosen(stage_tree))
         digest = Digest.of(canonical_json(_digests(sources, stage_tree, owners=True)))
-        self._store.records.add_content(_selector(action, snapshot), digest)
+        self._answers.add_content(_selector(action, snapshot), digest)
         return Selection(_copy_material(action, digest), stage_tree, sources)
 
     def unchanged(self, action: Action, selection: Selection) -> bool:

@@ -8,8 +8,8 @@ from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.origins import Material, Origins
 from builder.snapshot import Snapshot
 from builder.steps.step import Action, Copy, Step
+from cache.answers import Answers
 from cache.keys import key_of
-from cache.records import Records
 from layers.digest import Digest
 
 
@@ -45,7 +45,7 @@ class Lookup:
     material: Material
 
 
-def plan(graph: Graph, origins: Origins, records: Records, *, use_cache: bool) -> dict[int, StagePlan]:
+def plan(graph: Graph, origins: Origins, answers: Answers, *, use_cache: bool) -> dict[int, StagePlan]:
     """Walk all stages as far as the cache has answers; by stage index, in the order of the Dockerfile."""
     plans: dict[int, StagePlan] = {}
     for stage in graph.stages:
@@ -55,7 +55,7 @@ def plan(graph: Graph, origins: Origins, records: Records, *, use_cache: bool) -
             continue
         snapshot, done = start, 0
         for step in stage.steps:
-            after = _advance(step, snapshot, plans, origins, records, use_cache=use_cache)
+            after = _advance(step, stage.index, snapshot, plans, origins, answers, use_cache=use_cache)
             if after is None:
                 break
             snapshot, done = after, done + 1
@@ -81,10 +81,11 @@ def look_up(action: Action, parent: Snapshot, material: Material) -> Lookup:
 
 def _advance(
     step: Step,
+    stage: int,
     snapshot: Snapshot,
     plans: Mapping[int, StagePlan],
     origins: Origins,
-    records: Records,
+    answers: Answers,
     *,
     use_cache: bool,
 ) -> Snapshot | None:
@@ -98,5 +99,5 @@ def _advance(
         material = origins.known_material(step.action, finished)
     if material is None:
         return None
-    record = records.find(look_up(step.action, snapshot, material).key)
+    record = answers.find(look_up(step.action, snapshot, material).key, stage)
     return snapshot.after_layer(step.created_by, record.layer, record.created) if record else None

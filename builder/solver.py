@@ -10,11 +10,12 @@ from builder.events import Job
 from builder.executor import Executor
 from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.images import Images
-from builder.origins import Origins, Selection
+from builder.origins import Material, Origins, Selection
 from builder.planner import Lookup, StagePlan, look_up, start_of
 from builder.report import Report
 from builder.snapshot import Snapshot
-from builder.steps.step import Action, FromImage, FromStage, Step, origins_of
+from builder.steps.step import Action, Copy, FromStage, Run, Step, origins_of
+from cache.answers import Answers
 from cache.records import Record
 from cache.store import Store
 from layers.digest import canonical_json
@@ -29,6 +30,7 @@ class Solver:
         graph: Graph,
         origins: Origins,
         images: Images,
+        answers: Answers,
         store: Store,
         executor: Executor,
         report: Report,
@@ -40,6 +42,7 @@ class Solver:
         self._graph = graph
         self._origins = origins
         self._images = images
+        self._answers = answers
         self._store = store
         self._executor = executor
         self._report = report
@@ -84,7 +87,7 @@ class Solver:
             return snapshot
         if isinstance(stage.start, ImageStart):
             with located(stage.start.location):
-                self._images.fetch(stage.start.base, stage.start.title, self._executor.check_cancelled)
+                self._begin(stage.start, plan)
         for title in plan.hits():
             self._report.cached(title)
         if snapshot is None:
@@ -94,7 +97,7 @@ class Solver:
                 snapshot = snapshot.after_metadata(step.created_by)
                 continue
             with located(step.location):
-                snapshot = self._solve_step(step, step.action, snapshot)
+                snapshot = self._solve_step(stage.index, step, step.action, snapshot)
         return snapshot
 
     def _start(self, stage: Stage) -> Snapshot:
@@ -104,18 +107,26 @@ class Solver:
         assert start is not None
         return start
 
-    def _solve_step(self, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
-        origins_read = origins_of(action)
-        stages = {origin.stage for origin in origins_read if isinstance(origin, FromStage)}
+    def _begin(self, start: ImageStart, plan: StagePlan) -> None:
+        """Bring what the first step needs of the base image, if it is certain that it will be done."""
+        first = next((step.action for step in plan.left() if step.action is not None), None)
+        waits = first is None or any(isinstance(origin, FromStage) for origin in origins_of(first))
+        if waits or (isinstance(first, Copy) and first.link):
+            self._report.cached(start.title)
+        else:
+            self._images.fetch(start.base, start.title, to_read=isinstance(first, Run))
+
+    def _solve_step(self, stage: int, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
+        stages = {origin.stage for origin in origins_of(action) if isinstance(origin, FromStage)}
         finished = {stage: self._ends[stage].result() for stage in stages}
         self._executor.check_cancelled()
         with self._report.running(step.title) as job:
-            for origin in origins_read:
-                if isinstance(origin, FromImage):
-                    self._images.fetch(origin.base, f"FROM {origin.base.name}", self._executor.check_cancelled)
             for origins in (self._origins, self._origins.renewed()):
-                selection = origins.select(action, finished)
-                record = self._make(action, snapshot, selection, job)
+                record = self._known(stage, action, snapshot, origins.known_material(action, finished))
+                if record is not None:
+                    self._report.found_cached(job)
+                else:
+                    record = self._make(stage, action, snapshot, origins.select(action, finished), job)
                 if record is not None:
                     return snapshot.after_layer(step.created_by, record.layer, record.created)
         raise ContextError(
@@ -123,12 +134,18 @@ class Solver:
             hint="stop what writes there, or list it in .dockerignore",
         )
 
-    def _make(self, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Record | None:
+    def _known(self, stage: int, action: Action, snapshot: Snapshot, material: Material | None) -> Record | None:
+        """The record of a step of which it is known what it reads, without reading it: that may be far away."""
+        if material is None or not self._use_cache:
+            return None
+        return self._answers.find(look_up(action, snapshot, material).key, stage)
+
+    def _make(self, stage: int, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Record | None:
         """The record of a step, from the cache or by doing it; None if the context changed meanwhile."""
         lookup = look_up(action, snapshot, selection.material)
         # Another build may be at the same step: it is waited for, and what it made is shared.
         with self._store.lock(lookup.key, waiting=self._executor.check_cancelled):
-            record = self._store.records.find(lookup.key) if self._use_cache else None
+            record = self._answers.find(lookup.key, stage) if self._use_cache else None
             if record is not None:
                 self._report.found_cached(job)
                 return record
@@ -137,18 +154,18 @@ class Solver:
             layer = self._executor.execute(action, snapshot, selection, job, unchanged)
             if layer is None:
                 return None
-            return self._remember(lookup, snapshot, layer, self._report.clock() - started)
+            record = _record(lookup, snapshot, layer, self._now(), self._report.clock() - started)
+            self._answers.add(record, stage, keep=self._keep_records)
+            return record
 
-    def _remember(self, lookup: Lookup, snapshot: Snapshot, layer: Layer, seconds: float) -> Record:
-        record = Record(
-            key=lookup.key,
-            operation=lookup.operation,
-            parent=snapshot.chain,
-            material=canonical_json(lookup.material),
-            layer=layer,
-            created=self._now(),
-            seconds=seconds,
-        )
-        if self._keep_records:
-            self._store.records.add(record)
-        return record
+
+def _record(lookup: Lookup, snapshot: Snapshot, layer: Layer, created: str, seconds: float) -> Record:
+    return Record(
+        key=lookup.key,
+        operation=lookup.operation,
+        parent=snapshot.chain,
+        material=canonical_json(lookup.material),
+        layer=layer,
+        created=created,
+        seconds=seconds,
+    )

@@ -53,7 +53,7 @@ class Store:
         self.records = Records(self.database, self.layout)
         self.files = FileTable(self.database)
         self.downloads = Downloads(self.database, self.layout)
-        self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch)
+        self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch, bring=self.bring)
         self.mounts = CacheMounts(self._path("mounts"), lock=self.lock, scratch=self.scratch)
         self.supply: Supply = _nothing
         """Brings layers that are not here, and that somebody needs; StoreError if nobody has them."""

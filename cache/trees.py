@@ -37,8 +37,13 @@ class Trees:
         *,
         lock: Callable[[str], AbstractContextManager[None]],
         scratch: Callable[[str], AbstractContextManager[str]],
+        bring: Callable[[Sequence[Layer]], None] = lambda _: None,
     ) -> None:
-        """`lock` makes all builds wait for each other; `scratch` gives a folder that is gone after the block."""
+        """`lock` makes all builds wait for each other; `scratch` gives a folder that is gone after the block.
+
+        `bring` makes sure that the blobs of layers are in the store.
+        """
+        self._bring = bring
         self._root = root
         self._lock = lock
         self._scratch = scratch
@@ -74,7 +79,8 @@ class Trees:
             return path
 
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
-        """The trees of all these layers, lowest first; see `ensure`."""
+        """The trees of all these layers, lowest first; see `ensure`. Blobs that are needed for it are brought."""
+        self._bring([layer for layer in layers if not self.has(layer.diff_id)])
         folders: list[str] = []
         for layer in layers:
             folders.append(self.ensure(layer, layout, folders))

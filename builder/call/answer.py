@@ -24,6 +24,7 @@ from builder.graph import Evaluation, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
 from builder.report import Report
+from builder.supply import Supply
 from cache.store import Store
 from layers.errors import PybuildError
 
@@ -125,7 +126,9 @@ def _surroundings(
 ) -> tuple[Surroundings, Contexts]:
     """What evaluations depend on beside the Dockerfile; `stack` closes it."""
     named = NamedContexts(options.contexts)
-    images = Images(store, named, options.registries, options.platform, report, pull=options.pull)
+    images = Images(
+        store, named, options.registries, options.platform, report, Supply(store, report), pull=options.pull
+    )
     stack.callback(images.close)
     remotes = Remotes(store, options.registries, options.environment, report)
     stack.callback(remotes.close)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from builder.build import Clocks, build
 from builder.cli.arguments import Parser, add_store_options, pair
+from builder.cli.caches import add_cache_options, cache_sources, cache_targets
 from builder.cli.outputs import add_output_options, outputs_of
 from builder.cli.registries import registry_settings
 from builder.cli.run_options import (
@@ -77,6 +78,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
     add_run_options(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
+    add_cache_options(parser)
     parser.add_argument("--pull", action="store_true", help="look base images up in their registry again")
     parser.add_argument(
         "--call", default="", metavar="METHOD", help="build, or tell instead: check, outline, targets[,format=json]"
@@ -95,6 +97,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
     if platform != host:
         raise UsageError(f"--platform {given.platform}: this machine builds for {host} only, as yet")
     outputs, packing = outputs_of(given, (platform,))
+    build_args = _build_args(given.build_arg, world.environment)
     return BuildOptions(
         context=given.context,
         root=given.root or world.default_root(),
@@ -102,7 +105,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         dockerfile=given.file,
         tags=tuple(given.tag),
         target=given.target,
-        build_args=_build_args(given.build_arg, world.environment),
+        build_args=build_args,
         labels=dict(pair("--label", text) for text in given.label),
         contexts=dict(pair("--build-context", text) for text in given.build_context),
         outputs=outputs,
@@ -117,6 +120,8 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         limits=limits_of(given),
         step_timeout=step_timeout_of(given),
         use_cache=not given.no_cache,
+        cache_from=cache_sources(given.cache_from),
+        cache_to=cache_targets(given.cache_to, build_args),
         pull=given.pull,
         iid_file=given.iidfile,
         registries=registry_settings(given, world),

@@ -64,7 +64,7 @@ def outputs_of(
     packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platforms), index=index)
     outputs = parse_outputs(given.output, platforms, defaults=packing)
     if (given.load or given.push) and not outputs:
-        outputs = (Output(Form.IMAGE, packing=packing),)
+        outputs = (Output(Form.IMAGE, packing=packing, spare=not given.load),)
     if given.load:
         outputs = (*outputs, Output(Form.DOCKER, packing=packing))
     if given.push:

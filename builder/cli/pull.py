@@ -10,6 +10,7 @@ from builder.context.named import NamedContexts
 from builder.images import Images
 from builder.progress.choose import open_listener
 from builder.report import Report
+from builder.supply import Supply
 from cache.store import Store
 from layers.oci import Platform
 from layers.registry.reference import Reference
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str], world: World) -> int:
         report = Report(listener, world.monotonic)
         report.entered()
         store.sweep()
-        with closing(Images(store, NamedContexts({}), registries, platform, report, pull=True)) as images:
+        supply = Supply(store, report)
+        with closing(Images(store, NamedContexts({}), registries, platform, report, supply, pull=True)) as images:
             for reference in references:
                 base = images.find(str(reference))
-                images.require(base, f"pulling {reference}")
+                images.fetch(base, f"pulling {reference}")
                 # Not before its layers are here; and also if they all had been here, under another name.
                 store.layout.tag(base.name, base.image.descriptor)
                 world.out.write(f"{base.name.partition('@')[0]}@{base.image.descriptor.digest}\n")

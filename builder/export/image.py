@@ -3,8 +3,9 @@
 That is one image, or for several platforms an index of one image each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from builder.events import Job
 from builder.export.output import Annotations, Packing, Squash
@@ -31,6 +32,9 @@ from layers.oci import (
     Manifest,
 )
 
+if TYPE_CHECKING:
+    from cache.shared.facts import Facts
+
 SQUASHED = "pybuild: squashed the layers above into one"
 """What the history says of a layer that was made of others."""
 
@@ -39,7 +43,7 @@ _OCI_LAYERS = {docker: oci for oci, docker in DOCKER_LAYERS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An image before anybody has said in what form it is wanted. Its layers are in the store."""
+    """An image before anybody has said in what form it is wanted. Its layers may still be elsewhere."""
 
     config: ImageConfig
     layers: tuple[Layer, ...]
@@ -47,6 +51,8 @@ class Draft:
     """How many of the layers, from the lowest, are the base image's."""
     image: Image | None = None
     """The image, if it is one already: then it stays as it is unless something is asked of it."""
+    facts: "Facts | None" = None
+    """What the image is to carry of the cache."""
 
     @classmethod
     def of(cls, image: Image) -> "Draft":
@@ -100,12 +106,22 @@ def _package(draft: Draft, packing: Packing, store: Store, report: Report) -> tu
         config=store.layout.put(draft.config.serialise(), DOCKER_CONFIG if packing.docker_types else CONFIG),
         layers=layers,
         media_type=DOCKER_MANIFEST if packing.docker_types else MANIFEST,
-        annotations=dict(annotations.manifest),
+        annotations={**dict(annotations.manifest), **_note(draft, layers)},
     )
     descriptor = replace(store.layout.put(manifest.serialise(), manifest.media_type), platform=draft.config.platform)
     return Image(descriptor, manifest, draft.config), replace(
         descriptor, annotations=dict(annotations.manifest_descriptor)
     )
+
+
+def _note(draft: Draft, blobs: tuple[Descriptor, ...]) -> Mapping[str, str]:
+    """The annotation with what the image carries of the cache: the records of its own layers, as they are in it."""
+    if draft.facts is None:
+        return {}
+    from cache.shared.artifact import note_of  # few images carry it
+
+    inside = {layer.diff_id: blob for layer, blob in zip(draft.layers, blobs, strict=True)}
+    return note_of(draft.facts.of_image(inside).serialise())
 
 
 def _index(
@@ -152,13 +168,7 @@ def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) ->
     """The blobs of the layers: the new ones, or with `force` all, in the compression that is wanted."""
     compression, level = packing.compression, packing.level
     blobs = {number: layer.descriptor for number, layer in enumerate(draft.layers)}
-    left = [
-        number
-        for number, blob in blobs.items()
-        if compression is not None
-        and (packing.force or number >= draft.base)
-        and (level is not None or Compression.of(blob.media_type) is not compression)
-    ]
+    left = _to_compress(draft, packing)
     if compression is not None and left:
         from cache import packs  # not many want it
 
@@ -167,6 +177,24 @@ def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) ->
                 done = packs.packed(draft.layers[number], compression, level, store, _progress(report, job))
                 blobs[number] = done.descriptor
     return list(blobs.values())
+
+
+def _to_compress(draft: Draft, packing: Packing) -> list[int]:
+    """Which layers are not in the compression that is wanted."""
+    return [
+        number
+        for number, layer in enumerate(draft.layers)
+        if packing.compression is not None
+        and (packing.force or number >= draft.base)
+        and (packing.level is not None or Compression.of(layer.descriptor.media_type) is not packing.compression)
+    ]
+
+
+def layers_to_pack(draft: Draft, packing: Packing) -> tuple[Layer, ...]:
+    """The layers whose bytes are needed to put an image together, which a push alone does not read."""
+    if packing.squash is not Squash.NONE:
+        return draft.layers if packing.squash is Squash.ALL else draft.layers[draft.base :]
+    return tuple(draft.layers[number] for number in _to_compress(draft, packing))
 
 
 def _progress(report: Report, job: Job) -> Callable[[Descriptor, int], None]:

@@ -116,6 +116,8 @@ class Output:
     """What is said of a registry beyond all this."""
     split: bool | None = None
     """For file systems: each platform in a folder of its own. None: if there are several."""
+    spare: bool = False
+    """For the store: only if all layers are there anyway, since nobody asked for the image here."""
 
     @property
     def pushes(self) -> bool:

@@ -103,7 +103,7 @@ def deliver(
 
 
 def _write_image(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:
-    if output.form is Form.IMAGE:
+    if output.form is Form.IMAGE and not (output.spare and _is_elsewhere(packaged, places)):
         for name in names:
             places.store.layout.tag(name, packaged.root)
     if output.form is Form.REGISTRY or output.pushes:
@@ -114,6 +114,11 @@ def _write_image(packaged: Packaged, names: tuple[str, ...], output: Output, pla
         _write_layout(packaged, names, output, places)
     elif output.form is Form.DOCKER:
         _write_docker(packaged, names, output, places)
+
+
+def _is_elsewhere(packaged: Packaged, places: Places) -> bool:
+    layers = (layer for image in packaged.images for layer in image.manifest.layers)
+    return not all(places.store.layout.has(layer) for layer in layers)
 
 
 def _write_layout(packaged: Packaged, names: tuple[str, ...], output: Output, places: Places) -> None:

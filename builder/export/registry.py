@@ -7,6 +7,7 @@ from dataclasses import replace
 from builder.export.image import Packaged
 from builder.export.output import Output
 from builder.report import Report
+from builder.supply import Supply
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor
@@ -25,6 +26,7 @@ def push_output(
     output: Output,
     *,
     layout: Layout,
+    supply: Supply,
     registries: RegistrySettings,
     report: Report,
 ) -> None:
@@ -35,13 +37,22 @@ def push_output(
     if output.rest.get("registry.insecure") in _TRUE:
         hosts = {reference.host for reference in references}
         registries = replace(registries, insecure=registries.insecure | hosts)
-    push_image(packaged.root, references, layout=layout, registries=registries, report=report)
+    push_image(packaged.root, references, layout=layout, supply=supply, registries=registries, report=report)
 
 
 def push_image(
-    image: Descriptor, references: Sequence[Reference], *, layout: Layout, registries: RegistrySettings, report: Report
+    image: Descriptor,
+    references: Sequence[Reference],
+    *,
+    layout: Layout,
+    registries: RegistrySettings,
+    report: Report,
+    supply: Supply | None = None,
 ) -> None:
-    """Send an image or index of the store; the references may be in several repositories and registries."""
+    """Send an image or index of the store; the references may be in several repositories and registries.
+
+    Layers that the store does not have are mounted from where the `supply` knows them, or else fetched.
+    """
     # Annotations of names say how a layout lists it, and the platform is for indexes: neither is part of the image.
     image = Descriptor(image.media_type, image.digest, image.size)
     title = f"pushing {', '.join(str(reference) for reference in references)}"
@@ -50,7 +61,13 @@ def push_image(
         def progress(blob: Descriptor, done: int) -> None:
             report.progress(job, blob.digest, done, blob.size)
 
-        push(registry, layout, image, references, progress=progress, neighbour=neighbours(layout, references))
+        named = neighbours(layout, references)
+
+        def neighbour(host: str, blob: Descriptor) -> str:
+            return (supply.home_of(host, blob) if supply else "") or named(host, blob)
+
+        obtain = supply.obtain if supply else lambda _: None
+        push(registry, layout, image, references, progress=progress, neighbour=neighbour, obtain=obtain)
 
 
 def neighbours(layout: Layout, references: Sequence[Reference]) -> Callable[[str, Descriptor], str]:

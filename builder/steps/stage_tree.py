@@ -107,10 +107,15 @@ class StageTree:
                 home = self._home(entry)
                 if home not in self._spooled:
                     wanted.setdefault(home.layer, set()).add(home.path)
-        for layer, paths in wanted.items():
-            # Trees belong to root, or to the root of a user namespace: nobody else can read all of them.
-            if os.geteuid() or not self._store.trees.has(self._layers[layer].diff_id):
-                self._spool(layer, paths)
+        # Trees belong to root, or to the root of a user namespace: nobody else can read all of them.
+        spooled = {
+            layer: paths
+            for layer, paths in wanted.items()
+            if os.geteuid() or not self._store.trees.has(self._layers[layer].diff_id)
+        }
+        self._store.bring([self._layers[layer] for layer in spooled])
+        for layer, paths in spooled.items():
+            self._spool(layer, paths)
 
     def _distinct(self, entry: Entry) -> Entry:
         """The entry with an inode that is not that of another layer's file of the same name."""

@@ -1,0 +1,126 @@
+"""What the plan left open: executed in the namespaces that commands need; and layers brought that are elsewhere."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from builder.bounds import Bounds
+from builder.context.remote import Remotes
+from builder.credentials import Credentials
+from builder.errors import SandboxError
+from builder.executor import Executor
+from builder.export.image import Draft
+from builder.graph import Graph
+from builder.images import Images
+from builder.origins import Origins
+from builder.planner import StagePlan, plan
+from builder.report import Report
+from builder.sandbox.backend import Backend, choose
+from builder.sandbox.process import Limits
+from builder.solver import Solver
+from builder.steps.step import Run
+from builder.supply import LostLayersError, Supply
+from cache.answers import Answers
+from cache.store import Store
+
+Plans = Mapping[int, StagePlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """All that executing needs."""
+
+    graph: Graph
+    origins: Origins
+    images: Images
+    answers: Answers
+    supply: Supply
+    remotes: Remotes
+    store: Store
+    report: Report
+    now_ns: Callable[[], int]
+    created: Callable[[], str]
+    """The time as documents of images have it."""
+    credentials: Credentials
+    limits: Limits
+    """Of what all processes of a RUN use together."""
+    step_timeout: float | None
+    """Seconds that a RUN may take."""
+    epoch: int | None
+    use_cache: bool
+    keep_records: bool
+
+
+def complete(plans: Plans, work: Work, finish: Callable[[Plans], Draft]) -> tuple[Draft, Plans]:
+    """Do what is left of the plans; `finish` makes the image, and has those of its layers brought that are needed.
+
+    Shared caches may have promised layers that they do not have. This shows when somebody needs them, and then the
+    steps that made them are done here after all.
+    """
+    with ExitStack() as stack:
+        backend, bounds, refusal = _entered(plans, work, stack)
+        work.report.entered()
+        work.store.sweep()
+        # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
+        settling = threading.Thread(target=work.store.trees.settle, name="settle")
+        settling.start()
+        stack.callback(settling.join)
+        while True:
+            try:
+                solved = _solve(plans, work, backend, bounds)
+                return finish(solved), solved
+            except LostLayersError as lost:
+                work.report.warn(f"{lost.message}: what made them is done again")
+                work.answers.reject(lost.blobs)
+            plans = plan(work.graph, work.origins, work.answers, use_cache=work.use_cache)
+            if refusal and _has_run(plans):
+                raise refusal
+
+
+def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None, Bounds | None, SandboxError | None]:
+    """The sandbox, if there is something to run, or may be since a shared cache has only promised what it made.
+
+    In the latter case it may be refused: the error is needed only if something has to run in the end.
+    """
+    if not _has_run(plans) and not work.answers.is_remote:
+        return None, None, None
+    backend = choose()
+    stack.callback(backend.close)
+    bounds = Bounds(work.limits, work.step_timeout)
+    try:
+        # While this process is still one thread: the kernel demands it of a new user namespace.
+        backend.enter()
+    except SandboxError as error:
+        if _has_run(plans):
+            raise
+        return None, None, error
+    if backend.warning:
+        work.report.warn(backend.warning)
+    return backend, bounds, None
+
+
+def _has_run(plans: Plans) -> bool:
+    return any(isinstance(step.action, Run) for stage_plan in plans.values() for step in stage_plan.left())
+
+
+def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | None) -> dict[int, StagePlan]:
+    executor = Executor(work.store, backend, work.report, work.now_ns, work.credentials, work.epoch, bounds)
+    try:
+        work.remotes.check_cancelled = work.supply.check_cancelled = executor.check_cancelled
+        solver = Solver(
+            work.graph,
+            work.origins,
+            work.images,
+            work.answers,
+            work.store,
+            executor,
+            work.report,
+            work.created,
+            use_cache=work.use_cache,
+            keep_records=work.keep_records,
+        )
+        return solver.solve(plans)
+    finally:
+        work.supply.check_cancelled = lambda: None
+        executor.close()

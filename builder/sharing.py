@@ -1,0 +1,156 @@
+"""The shared caches of one build: they are opened when they are needed, and filled in the end."""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from builder.caches import CachePlace, CacheTarget, Kind
+from builder.report import Report
+from builder.supply import Supplier, Supply
+from cache.answers import Answers
+from cache.shared.cache import SharedCache
+from cache.shared.facts import Facts
+from cache.shared.folder import FolderShelf
+from cache.shared.shelf import Shelf
+from cache.store import Store
+from layers.digest import Digest
+from layers.errors import PybuildError
+from layers.layer import Layer
+from layers.layout import Layout
+from layers.oci import Descriptor, Platform
+from layers.registry.reference import Reference
+from layers.registry.settings import RegistrySettings
+
+_TRUE = frozenset({"true", "1"})
+
+
+class Sharing:
+    """Opens shared caches for a build. What it opens is closed by `close`."""
+
+    def __init__(
+        self,
+        sources: Sequence[CachePlace],
+        targets: Sequence[CacheTarget],
+        *,
+        platform: Platform,
+        registries: RegistrySettings,
+        store: Store,
+        supply: Supply,
+        report: Report,
+    ) -> None:
+        self._sources = sources
+        self._targets = targets
+        self._platform = platform
+        self._registries = registries
+        self._store = store
+        self._supply = supply
+        self._report = report
+        self._stack = ExitStack()
+        self._suppliers: dict[SharedCache, Supplier] = {}
+        self.stages: Collection[int] = ()
+        """Those that the image itself is made of, once it is known."""
+
+    def close(self) -> None:
+        """Close connections, and remove what was on its way."""
+        self._stack.close()
+
+    def answers(self) -> Answers:
+        """The answers of this build: those of the store, then those of its sources, in their order."""
+        return Answers(self._store.records, self._store.layout, self._open_sources, self._offer)
+
+    def fill(self, answers: Answers, *, failed: bool) -> None:
+        """Give the targets what was of use in the build.
+
+        What goes wrong is an error, unless the target says otherwise, or the build `failed` anyway: then it is told.
+        """
+        for target in self._targets:
+            if target.place.kind is Kind.INLINE:
+                continue
+            try:
+                self._fill(target, answers.facts(None if target.every_stage else self.stages))
+            except PybuildError as error:
+                if not target.may_fail and not failed:
+                    raise
+                self._report.warn(f"the cache was not written: {error.message}")
+
+    def _fill(self, target: CacheTarget, facts: Facts) -> None:
+        shelf = self._shelf(target.place)
+        with self._report.running(f"exporting cache to {shelf.title}") as job:
+
+            def progress(blob: Descriptor, done: int) -> None:
+                self._report.progress(job, blob.digest, done, blob.size)
+
+            facts = self._compressed(target, facts, progress)
+            cache = SharedCache(shelf, self._report.warn)
+            count = cache.save(facts, self._supply.obtain, self._store, progress)
+            self._report.output(job, f"{count} of {len(facts.records)} steps were new there\n".encode())
+
+    def _compressed(self, target: CacheTarget, facts: Facts, progress: Callable[[Descriptor, int], None]) -> Facts:
+        """The same with layers in the compression that the target wants."""
+        if target.compression is None:
+            return facts
+        from cache import packs  # few want another one
+
+        records = {}
+        for key, record in facts.records.items():
+            self._store.bring([record.layer])
+            layer = packs.packed(record.layer, target.compression, target.level, self._store, progress)
+            records[key] = replace(record, layer=layer)
+        return replace(facts, records=records)
+
+    def _open_sources(self) -> tuple[SharedCache, ...]:
+        caches = []
+        for place in self._sources:
+            shelf = self._shelf(place)
+            cache = SharedCache(shelf, self._report.warn)
+            with self._report.running(f"importing cache from {shelf.title}") as job:
+                if not cache.load():
+                    self._report.output(job, b"there is no cache yet\n")
+            caches.append(cache)
+        return tuple(caches)
+
+    def _offer(self, layer: Layer, cache: SharedCache) -> bool:
+        """Note that a cache has a layer; False if what the store has under its name is something else."""
+        self._supply.offer([layer], self._supplier(cache))
+        return not self._store.layout.has(layer.descriptor) or self._supply.is_right(layer)
+
+    def _supplier(self, cache: SharedCache) -> Supplier:
+        def fetch(layers: tuple[Layer, ...], progress: Callable[[Descriptor, int], None]) -> None:
+            cache.fetch(layers, self._store, progress)
+
+        def lacking(layers: Sequence[Layer]) -> Collection[Digest]:
+            return cache.lacking(layers)
+
+        if cache not in self._suppliers:
+            self._suppliers[cache] = Supplier(f"fetching from the cache {cache.title}", fetch, cache.home, lacking)
+        return self._suppliers[cache]
+
+    def _shelf(self, place: CachePlace) -> Shelf:
+        settings = place.settings
+        match place.kind:
+            case Kind.LOCAL:
+                digest = Digest(settings["digest"]) if "digest" in settings else None
+                folder = settings.get("dest") or settings["src"]
+                return FolderShelf(folder, settings.get("tag", "latest"), digest)
+            case _:
+                return self._registry_shelf(settings["ref"], insecure=settings.get("registry.insecure") in _TRUE)
+
+    def _registry_shelf(self, ref: str, *, insecure: bool) -> Shelf:
+        from builder.export.registry import neighbours  # folders need no HTTP
+        from cache.shared.registry import RegistryShelf
+        from layers.registry.client import Registry
+
+        reference = Reference.parse(ref)
+        registries = self._registries
+        if insecure:
+            registries = replace(registries, insecure=registries.insecure | {reference.host})
+        registry = self._stack.enter_context(Registry(registries, warn=self._report.warn))
+        # Not the scratch folder itself, which the store holds locked, as a layout does that is written to.
+        scratch = Layout(os.path.join(self._stack.enter_context(self._store.scratch("cache")), "documents"))
+        named = neighbours(self._store.layout, [reference])
+
+        def neighbour(host: str, blob: Descriptor) -> str:
+            return self._supply.home_of(host, blob) or named(host, blob)
+
+        return RegistryShelf(registry, reference, self._platform, scratch, neighbour)
