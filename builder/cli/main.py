@@ -22,6 +22,7 @@ COMMANDS = {
     "save": "write images to an archive",
     "load": "read images from an archive, such as docker save writes",
     "export": "write the root file system of an image",
+    "doctor": "tell what RUN can have on this machine, and what would help",
     "push": "push an image to registries",
     "pull": "pull images from registries into the store",
     "login": "log in to a registry",

@@ -13,6 +13,8 @@ class Setting:
 
     name: str
     forbids: str
+    better: str
+    """The value that allows them."""
 
     def in_force(self) -> bool:
         """Whether it forbids them here."""
@@ -24,9 +26,9 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("user.max_user_namespaces", "0"),
-    Setting("kernel.unprivileged_userns_clone", "0"),  # Debian's kernels
-    Setting("kernel.apparmor_restrict_unprivileged_userns", "1"),  # Ubuntu's: namespaces without any capability
+    Setting("user.max_user_namespaces", "0", "65536"),
+    Setting("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's kernels
+    Setting("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's: namespaces without any capability
 )
 
 

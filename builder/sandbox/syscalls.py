@@ -49,6 +49,7 @@ _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 _SECCOMP_RET_ERRNO = 0x00050000
+_SECCOMP_RET_USER_NOTIF = 0x7FC00000
 _SIGCHLD = 17
 
 _NUMBERS = {
@@ -164,8 +165,17 @@ def new_session_keyring() -> None:
 
 def can_filter() -> bool:
     """Whether this kernel has seccomp filters."""
+    return _has_action(_SECCOMP_RET_ERRNO)
+
+
+def can_notify() -> bool:
+    """Whether filters of this kernel can ask another process (Linux 5.0)."""
+    return _has_action(_SECCOMP_RET_USER_NOTIF)
+
+
+def _has_action(action: int) -> bool:
     try:
-        _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", _SECCOMP_RET_ERRNO))
+        _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_GET_ACTION_AVAIL, 0, struct.pack("=I", action))
     except OSError:
         return False
     return True
