@@ -4,9 +4,9 @@ from images import ImageRead, Project, Result
 
 BOMB = (
     "bomb() {{ if [ $1 -gt 0 ]; then bomb $(($1-1)) & bomb $(($1-1)) & fi; exec sleep {0}; }};"
-    " bomb 7 & i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 7"
+    " bomb 6 & i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 7"
 )
-"""A fork bomb that ends at 255 processes, should nothing else end it: tests run on machines that others need."""
+"""A fork bomb that ends at 127 processes, should nothing else end it: tests run on machines that others need."""
 
 _MADE_FOR_THE_FIRST_RUN = {"dev", "proc", "sys"}
 
