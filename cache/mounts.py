@@ -17,6 +17,7 @@ from enum import StrEnum
 from cache.trees import mapping
 from layers.digest import Digest
 from layers.errors import StoreError
+from layers.owners import give
 
 _USUAL_MODE = 0o755
 
@@ -114,7 +115,7 @@ class CacheMounts:
                 os.makedirs(data)
                 os.chmod(data, _USUAL_MODE)  # whatever our umask is
                 fill(data)
-                os.chown(data, -1 if kind.uid is None else kind.uid, -1 if kind.gid is None else kind.gid)
+                give(data, -1 if kind.uid is None else kind.uid, -1 if kind.gid is None else kind.gid)
                 if kind.mode is not None:
                     os.chmod(data, kind.mode)
                 os.makedirs(folder, 0o700, exist_ok=True)

@@ -1,23 +1,19 @@
 """One file, folder or other thing on this machine's disk: read as an entry, and made from one."""
 
 import os
-import re
 import stat
 from typing import BinaryIO
 
 from layers.entry import Entry, Kind
 from layers.errors import ImageError, StoreError
+from layers.owners import CAPABILITY, DEVICE, OWNER, give, has_one_id, noted, noted_device
 
 OPAQUE = "overlay.opaque"
 """The extended attribute of opaque folders, after `user.` or `trusted.` (kernel: filesystems/overlayfs.rst)."""
 
-_DEVICE = "user.pybuild.dev"
-"""On an empty file that stands for a device node where none may be made: `c MAJOR MINOR`, or `b`."""
-_DEVICE_NOTE = re.compile(rb"([cb]) (\d{1,4}) (\d{1,7})")
 _PRIVATE = ("user.overlay.", "trusted.overlay.", "user.pybuild.")
 """Speak to the kernel, or to us."""
 _SELINUX = "security.selinux"
-_CAPABILITY = "security.capability"
 _CAPABILITY_V3_SIZE = 24
 """Flags in 3 bytes, revision, capabilities in 16, and the id of a user namespace's root (linux/capability.h)."""
 _BLOCK = 1 << 20
@@ -59,28 +55,30 @@ def is_private(name: str) -> bool:
 def describe(file: str, status: os.stat_result, path: str) -> Entry | None:
     """What stands at `file` on the disk, of which `status` is the lstat, as the entry at `path`; None for a socket.
 
-    Hard links share an `inode`. Overlay's notes, our own and SELinux's are not among the attributes.
+    Hard links share an `inode`. Overlay's notes, our own and SELinux's are not among the attributes; where there is
+    only one id, the owner is the one that is noted.
     """
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return None
     xattrs = {name: os.getxattr(file, name, follow_symlinks=False) for name in _xattr_names(file)}
+    uid, gid = _take_owner(xattrs) or (status.st_uid, status.st_gid)
     device = (0, 0)
     size = 0
     if kind is Kind.FILE:
         size = status.st_size
-        if _CAPABILITY in xattrs:
-            xattrs[_CAPABILITY] = _without_root_id(xattrs[_CAPABILITY])
-        if note := _DEVICE_NOTE.fullmatch(xattrs.get(_DEVICE, b"")):
-            kind, device, size = Kind(note[1].decode()), (int(note[2]), int(note[3])), 0
+        if CAPABILITY in xattrs:
+            xattrs[CAPABILITY] = _without_root_id(xattrs[CAPABILITY])
+        if DEVICE in xattrs and (note := noted_device(xattrs)):
+            kind, device, size = Kind(note[0]), note[1:], 0
     elif kind in _DEVICE_TYPES:
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
     return Entry(
         path,
         kind,
         stat.S_IMODE(status.st_mode),
-        status.st_uid,
-        status.st_gid,
+        uid,
+        gid,
         size,
         status.st_mtime_ns,
         os.readlink(file) if kind is Kind.SYMLINK else "",
@@ -113,7 +111,7 @@ def dress(file: int, entry: Entry) -> None:
     In this order: a change of owner clears setuid bits and capabilities, and all of them may change the time.
     """
     try:
-        os.chown(file, entry.uid, entry.gid)
+        give(file, entry.uid, entry.gid)
     except OSError as error:
         raise _foreign_owner(entry, error) from error
     os.chmod(file, entry.mode & 0o7777)
@@ -153,7 +151,7 @@ def _make_device(entry: Entry, folder: int, name: str) -> None:
     except PermissionError:
         file = _create(folder, name)
         try:
-            os.setxattr(file, _DEVICE, f"{entry.kind} {major} {minor}".encode())
+            os.setxattr(file, DEVICE, f"{entry.kind} {major} {minor}".encode())
             dress(file, entry)
         finally:
             os.close(file)
@@ -163,14 +161,14 @@ def _make_device(entry: Entry, folder: int, name: str) -> None:
 
 def _dress_name(entry: Entry, folder: int, name: str) -> None:
     """As `dress`, for what should not or cannot be opened. It was made by us just now, so its name is safe to use."""
+    place = f"/proc/self/fd/{folder}/{name}"  # not all calls take the descriptor of a folder
     try:
-        os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+        give(place, entry.uid, entry.gid)
     except OSError as error:
         raise _foreign_owner(entry, error) from error
     if entry.kind is not Kind.SYMLINK:
         os.chmod(name, entry.mode & 0o7777, dir_fd=folder)
-    if entry.xattrs:  # setxattr(2) takes no descriptor of a folder
-        _set_xattrs(f"/proc/self/fd/{folder}/{name}", entry)
+    _set_xattrs(place, entry)
     os.utime(name, ns=_times(entry), dir_fd=folder, follow_symlinks=False)
 
 
@@ -186,6 +184,16 @@ def _set_xattrs(file: int | str, entry: Entry) -> None:
                 f"the extended attribute {name!r} of {entry.path!r} cannot be set: {reason}",
                 hint="keep the store on a file system that has them, such as ext4; only real root may set trusted.*",
             ) from error
+
+
+def _take_owner(xattrs: dict[str, bytes]) -> tuple[int, int] | None:
+    """The owner that a note says; where chown can be had, notes are not ours."""
+    owner = noted(xattrs) if xattrs else None
+    if owner is None or not has_one_id():
+        return None
+    if OWNER not in xattrs:
+        del xattrs[CAPABILITY]  # which was the note
+    return owner
 
 
 def _xattr_names(file: str) -> list[str]:

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 
 from builder.credentials import SshAgent
 from builder.errors import UsageError
+from layers.owners import give
 
 _LISTEN_TO = frozenset({11, 13})
 """SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENTC_SIGN_REQUEST."""
@@ -78,7 +79,7 @@ def forwarded(path: str, connect: Callable[[], socket.socket], *, mode: int, uid
         directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, directory)
         listener.bind(f"/proc/self/fd/{directory}/{name}")  # a path may be longer than a socket's name can be
-        os.chown(path, uid, gid)
+        give(path, uid, gid)
         os.chmod(path, mode)
         listener.listen()
         proxy = _Proxy(listener, connect)
