@@ -21,6 +21,7 @@ from builder.sandbox import terminal  # noqa: F401 - the forked users may not be
 from builder.sandbox.overlay import OverlayBackend
 from builder.sandbox.plan import RootSpec
 from builder.sandbox.process import Finished, Process
+from builder.sandbox.recorder import watch  # noqa: F401 - the same
 from builder.sandbox.syscalls import capabilities, set_capabilities
 from layers.entry import Entry, Kind
 from layers.index import LayerIndex
@@ -31,7 +32,25 @@ CONTAINED = "root of a container"
 EVERYONE = pytest.mark.parametrize("user", [ROOT, RANGES, SINGLE])
 WITH_IDS = pytest.mark.parametrize("user", [ROOT, RANGES, CONTAINED])
 CAP_SYS_ADMIN = 21
-APPLETS = ("sh", "true", "cat", "ls", "id", "grep", "touch", "sleep", "env", "ip", "mkdir", "rm", "stat", "tty", "stty")
+APPLETS = (
+    "sh",
+    "true",
+    "cat",
+    "ls",
+    "id",
+    "grep",
+    "touch",
+    "sleep",
+    "env",
+    "ip",
+    "mkdir",
+    "rm",
+    "stat",
+    "tty",
+    "stty",
+    "chown",
+    "mknod",
+)
 KINDS = {0o040000: Kind.DIRECTORY, 0o100000: Kind.FILE, 0o120000: Kind.SYMLINK}
 
 

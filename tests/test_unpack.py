@@ -390,13 +390,16 @@ def test_where_no_device_may_be_made_a_placeholder_is_read_as_one(tmp_path: Path
     assert is_mark(tmp_path / "tree/d/x")
 
 
-def test_an_owner_without_an_id_here_is_told(tmp_path: Path) -> None:
-    entry = Entry("null", Kind.CHARACTER, 0o666, device=(1, 3))
+def test_with_one_id_owners_are_noted_and_read_again(tmp_path: Path) -> None:
+    entry = Entry("null", Kind.CHARACTER, 0o666, 33, 4_000_000_000, device=(1, 3), mtime_ns=5 * 10**9)
+    others = (file("f", uid=33), symlink("l", "f")._replace(uid=33, gid=44), folder("d", 0o755)._replace(gid=44))
 
-    output = unpack_with_one_id(tar_of(entry, file("a", uid=33)).getvalue(), tmp_path)
+    output = unpack_with_one_id(tar_of(entry, *others).getvalue(), tmp_path)
 
-    assert "'a' cannot be given to 33:0" in output
-    assert "subordinate ids" in output
+    assert output == f"{entry}\n"
+    assert os.getxattr(tmp_path / "tree/f", "user.pybuild.owner") == b"33:0"
+    assert os.getxattr(tmp_path / "tree/d", "user.pybuild.owner") == b"0:44"
+    assert os.listxattr(tmp_path / "tree/l", follow_symlinks=False) == ["security.capability"]
 
 
 WHOLE = tar_of(

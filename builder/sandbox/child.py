@@ -24,11 +24,16 @@ from typing import NoReturn
 from builder.sandbox import syscalls
 from builder.sandbox.mounts import Mount, Overlay
 from builder.sandbox.process import DEFAULT_PATH, UNLIMITED, Process, Ulimit
+from builder.sandbox.recorder.program import Recording
+from layers.owners import give
 
 CHANNEL = 3
 """The descriptor of the step's socket, right after stdin, stdout and stderr."""
 
-_HOST = 4
+_RECORDER = 4
+"""The descriptor of the socket on which the recorder waits for its listener, if there is one."""
+
+_HOST = 5
 """The descriptor of the host's root folder, until it is left."""
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -48,17 +53,18 @@ class Request:
     """Rows and columns of the terminal, if the process has one."""
     filter: bytes = b""
     """The seccomp program, see `syscalls.set_filter`; empty for none."""
+    recording: Recording | None = None
 
 
 Action = tuple[str, Callable[[], object]]
 
 
-def run(channel: int, stdio: tuple[int, int, int]) -> NoReturn:
+def run(channel: int, stdio: tuple[int, int, int], recorder: int | None) -> NoReturn:
     """Become the command that the main process sends over the channel; never returns."""
     doing = "start a process in new namespaces"
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        _keep_only(channel, stdio)
+        _keep_only(channel, stdio, recorder)
         request = _receive()
         for doing, act in _actions(request):  # noqa: B007 - `doing` is for the error
             act()
@@ -71,13 +77,14 @@ def run(channel: int, stdio: tuple[int, int, int]) -> NoReturn:
         os._exit(125)
 
 
-def _keep_only(channel: int, stdio: tuple[int, int, int]) -> None:
-    """Put the four descriptors at 0 to 3 and close all others."""
+def _keep_only(channel: int, stdio: tuple[int, int, int], recorder: int | None) -> None:
+    """Put the four or five descriptors at 0 to 4 and close all others."""
+    kept = (*stdio, channel) if recorder is None else (*stdio, channel, recorder)
     # First out of each other's way, then into place.
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, CHANNEL + 1) for each in (*stdio, channel)]
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, len(kept)) for each in kept]
     for place, descriptor in enumerate(moved):
         os.dup2(descriptor, place, inheritable=place < CHANNEL)
-    syscalls.close_from(CHANNEL + 1)
+    syscalls.close_from(len(kept))
 
 
 def _receive() -> Request:
@@ -125,7 +132,11 @@ def _actions(request: Request) -> Iterator[Action]:
     if request.filter:
         # While there is CAP_SYS_ADMIN: without it no_new_privs would be needed, which breaks sudo and su.
         yield "install the seccomp filter", partial(syscalls.set_filter, request.filter)
+    if request.recording:
+        yield "have owners recorded", partial(_record, request.recording, process)
     yield "drop capabilities", partial(_limit_capabilities, process.capabilities)
+    if request.recording and request.recording.owners:
+        return  # there is one id, and whose it is, the recorder knows
     yield f"become group {process.gid} of {list(process.groups)}", partial(_set_groups, process)
     yield f"become user {process.uid}", partial(os.setresuid, process.uid, process.uid, process.uid)
     # A change of ids has cleared it.
@@ -185,7 +196,7 @@ def _enter_directory(process: Process) -> None:
         if name:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755)
-                os.chown(name, process.uid, process.gid)
+                give(name, process.uid, process.gid)
             os.chdir(name)
 
 
@@ -227,6 +238,20 @@ def _new_keyring() -> None:
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.ENOSYS, errno.EDQUOT}:  # containers forbid it: then it is theirs
             raise
+
+
+def _record(recording: Recording, process: Process) -> None:
+    """Send the recorder its listener; from here on, calls that it has to answer wait for it."""
+    from builder.sandbox.recorder.serve import Opening  # where there is a recorder, the server has imported it
+
+    owners = recording.owners
+    opening = Opening(process.uid, process.gid, process.groups, process.capabilities, owners).serialise()
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with socket.socket(fileno=_RECORDER) as recorder:
+        listener = syscalls.listen(recording.program)
+        socket.send_fds(recorder, [opening], [listener, root])
+    os.close(listener)
+    os.close(root)
 
 
 def _limit_capabilities(kept: int) -> None:

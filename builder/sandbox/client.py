@@ -53,10 +53,11 @@ class Server:
     def launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> "Step":
         """Start a step with these descriptors as its standard streams; they stay the caller's to close."""
         flags = _NAMESPACES | (syscalls.CLONE_NEWNET if request.process.network == "none" else 0)
+        message = server.MESSAGE.pack(flags, request.recording is not None)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [server.MESSAGE.pack(flags)], [theirs.fileno(), stdin, stdout, stderr])
+                socket.send_fds(self._control, [message], [theirs.fileno(), stdin, stdout, stderr])
             except OSError as error:
                 ours.close()
                 raise SandboxError(SERVER_ENDED) from error
@@ -124,7 +125,7 @@ class Step:
     def _note(self, message: dict[str, int | str]) -> None:
         if "status" in message:
             self._status = int(message["status"])
-        elif "doing" in message:
+        elif "doing" in message and not self._failure:
             self._failure = SetupError(
                 str(message["doing"]), int(message.get("errno", 0)), str(message.get("fault", ""))
             )

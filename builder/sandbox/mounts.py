@@ -29,6 +29,7 @@ from builder.sandbox.syscalls import (
     open_tree,
     set_mount_attributes,
 )
+from layers.owners import has_one_id
 
 OVERLAY_LIMIT = 500
 """Lower folders that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/super.c)."""
@@ -172,7 +173,7 @@ class Memory:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "xb") as stream:
                 stream.write(file.data)
-            os.chown(path, file.uid, file.gid)
+            _own(path, file.uid, file.gid)
             os.chmod(path, file.mode)
 
 
@@ -277,6 +278,15 @@ class Devices:
             if error.errno != errno.EINVAL:
                 raise
             mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
+
+
+def _own(path: str, uid: int, gid: int) -> None:
+    """Change an owner. With a single id it is left: nothing can be noted in memory, and that id may read everything."""
+    try:
+        os.chown(path, uid, gid)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not has_one_id():
+            raise
 
 
 def _bind(host: int, source: str, target: str, *, recursive: bool = False, attributes: int = 0) -> None:

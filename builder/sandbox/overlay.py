@@ -16,6 +16,7 @@ from builder.sandbox.mount_points import NEW
 from builder.sandbox.mounts import Overlay
 from builder.sandbox.plan import Plan, RootSpec, mount_plan
 from builder.sandbox.process import Finished, Process
+from builder.sandbox.recorder.program import Recording
 from builder.sandbox.refusal import setup_refused
 from builder.sandbox.seccomp.filter import filter_for
 from builder.sandbox.syscalls import supported
@@ -23,6 +24,7 @@ from cache.store import Store
 from layers.diff import overlay_changes
 from layers.entry import Change, Entry, Kind
 from layers.layer import Layer
+from layers.owners import give
 from layers.view import View
 
 
@@ -35,6 +37,7 @@ class OverlayBackend:
         self.caveat = ""
         self.warning = ""
         self._filter = b""
+        self._recording: Recording | None = None
         self._server: Server | None = None
 
     def enter(self) -> None:
@@ -43,7 +46,9 @@ class OverlayBackend:
             raise SandboxError(f"pybuild does not know the system calls of this processor ({os.uname().machine})")
         who = idmap.identity()
         idmap.enter(who)
-        if who.way is idmap.Way.SINGLE:
+        if who.way is not idmap.Way.ROOT:
+            self._recording = _recording(owners=who.way is idmap.Way.SINGLE)
+        if who.way is idmap.Way.SINGLE and not self._recording:
             self.caveat = (
                 f"only one id could be had here, since {who.lacks}: chown, USER and programs that change their"
                 " user cannot work; ask for subordinate ids: usermod --add-subuids 100000-165535"
@@ -115,7 +120,7 @@ class OverlayBackend:
 
     def _request(self, plan: Plan, process: Process, window: tuple[int, int] = (0, 0)) -> Request:
         program = self._filter if process.seccomp else b""
-        return Request(plan.root, plan.before, plan.mounts, process, window, program)
+        return Request(plan.root, plan.before, plan.mounts, process, window, program, self._recording)
 
     def _launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> Step:
         if not self._server:
@@ -173,6 +178,14 @@ class OverlayGround:
         self._store.trees.adopt(layer.diff_id, self.folder)
 
 
+def _recording(*, owners: bool) -> Recording | None:
+    """What to record, after all has been imported that the server and its forks will need for it."""
+    from builder.sandbox.recorder import watch  # noqa: F401 - real root records nothing
+    from builder.sandbox.recorder.program import recording
+
+    return recording(os.uname().machine, owners=owners)
+
+
 def _lay_out(plan: Plan, scratch: str, process: Process) -> None:
     """Make the folders and files that the plan stands on; the scratch folder must be empty."""
     for folder in ("upper", "work", "root", "stub"):
@@ -227,7 +240,7 @@ def _make(folder: str, entries: tuple[Entry, ...]) -> None:
         elif entry.path:
             os.mkdir(path)
         if (entry.uid, entry.gid) != (0, 0):
-            os.chown(path, entry.uid, entry.gid)
+            give(path, entry.uid, entry.gid)
         os.chmod(path, entry.mode)
         for name, value in entry.xattrs:
             os.setxattr(path, name, value)

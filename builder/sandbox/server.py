@@ -1,10 +1,10 @@
 """The process that starts steps: small, single-threaded, forked before the main process has threads.
 
-The main process holds one end of a socket pair, and sends for every step one message: the flags of the clone, and four
-descriptors, namely the server's end of the step's own channel and the three standard streams. The child that is cloned
-reads from its channel what to do (`child.Request`), and may answer with lines of JSON; the last line is the server's,
-`{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a channel ends that step; the end of
-the main process ends all steps and the server.
+The main process holds one end of a socket pair, and sends for every step one message: the flags of the clone, whether
+the step is recorded, and four descriptors, namely the server's end of the step's own channel and the three standard
+streams. The child that is cloned reads from its channel what to do (`child.Request`), and may answer with lines of
+JSON; the last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a
+channel ends that step; the end of the main process ends all steps and the server.
 """
 
 import contextlib
@@ -16,12 +16,15 @@ import signal
 import socket
 import struct
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from builder.sandbox import child, syscalls
 
-MESSAGE = struct.Struct("=i")
-"""What stands in a message besides its descriptors: the CLONE_* flags."""
+if TYPE_CHECKING:
+    from builder.sandbox.recorder.watch import Watch
+
+MESSAGE = struct.Struct("=i?")
+"""What stands in a message besides its descriptors: the CLONE_* flags, and whether a recorder is needed."""
 
 _CONTROL = 3
 POLLRDHUP = 0x2000
@@ -58,6 +61,7 @@ class _Step:
     pid: int
     pidfd: int
     channel: socket.socket
+    watch: "Watch | None"
 
 
 class _Server:
@@ -67,16 +71,20 @@ class _Server:
         self._poll.register(control, select.POLLIN)
         self._steps: dict[int, _Step] = {}
         """By the descriptor of the process, and by that of the channel until the main process ends the step."""
+        self._watched: dict[int, _Step] = {}
+        """By the descriptor that its `watch` waits for."""
 
     def loop(self) -> None:
         """Serve until the main process is gone."""
         while True:
             # One at a time: what is done for one may close, or give out again, the descriptors of the others.
-            descriptor, _ = self._poll.poll()[0]
+            descriptor, events = self._poll.poll()[0]
             if descriptor == _CONTROL:
                 if not self._start():
                     self._end_all()
                     return
+            elif descriptor in self._watched:
+                self._advance(descriptor, events)
             elif descriptor == self._steps[descriptor].pidfd:
                 self._reap(self._steps[descriptor])
             else:
@@ -88,24 +96,49 @@ class _Server:
         if not message:
             return False
         channel, *stdio = descriptors
+        flags, records = MESSAGE.unpack(message)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if records else (None, None)
         try:
-            pid = syscalls.clone(*MESSAGE.unpack(message))
+            pid = syscalls.clone(flags)
         except OSError as error:
             _tell(channel, {"doing": "make new namespaces", "errno": error.errno})
             _tell(channel, {"status": 125 << 8})
             os.close(channel)
         else:
             if pid == 0:
-                child.run(channel, (stdio[0], stdio[1], stdio[2]))
-            self._watch(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel)))
+                child.run(channel, (stdio[0], stdio[1], stdio[2]), theirs.fileno() if theirs else None)
+            watch = _watch(ours, channel) if ours else None
+            self._follow(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel), watch))
         for each in stdio:
             os.close(each)
+        if theirs:
+            theirs.close()
         return True
 
-    def _watch(self, step: _Step) -> None:
+    def _follow(self, step: _Step) -> None:
         self._steps[step.pidfd] = self._steps[step.channel.fileno()] = step
         self._poll.register(step.pidfd, select.POLLIN)
         self._poll.register(step.channel, POLLRDHUP)  # not POLLIN: the bytes are the child's
+        self._await(step)
+
+    def _await(self, step: _Step) -> None:
+        if step.watch and step.watch.fileno() >= 0:
+            self._watched[step.watch.fileno()] = step
+            self._poll.register(step.watch.fileno(), select.POLLIN)
+
+    def _forget(self, descriptor: int) -> None:
+        if self._watched.pop(descriptor, None):
+            self._poll.unregister(descriptor)
+
+    def _advance(self, descriptor: int, events: int) -> None:
+        step = self._watched[descriptor]
+        self._forget(descriptor)
+        assert step.watch is not None, "it is what the descriptor belongs to"
+        if step.watch.advance(events):
+            self._await(step)
+        else:  # without its recorder, calls of the step would fail that should not
+            _tell(step.channel.fileno(), {"doing": "record owners", "fault": "the process that does it has ended"})
+            signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
 
     def _kill(self, step: _Step) -> None:
         """End a step that the main process wants no more; its death is reported like any other."""
@@ -116,6 +149,9 @@ class _Server:
     def _reap(self, step: _Step) -> None:
         """Tell how a step ended. All its processes have: this one was the first of their pid namespace."""
         _, status = os.waitpid(step.pid, 0)
+        if step.watch:
+            self._forget(step.watch.fileno())
+            step.watch.end()
         _tell(step.channel.fileno(), {"status": status})
         self._poll.unregister(step.pidfd)
         del self._steps[step.pidfd]
@@ -128,6 +164,14 @@ class _Server:
         for step in {step.pid: step for step in self._steps.values()}.values():
             signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
             os.waitpid(step.pid, 0)
+            if step.watch:
+                step.watch.end()
+
+
+def _watch(opening: socket.socket, channel: int) -> "Watch":
+    from builder.sandbox.recorder.watch import Watch  # only where something has to be recorded
+
+    return Watch(opening, channel)
 
 
 def _tell(channel: int, message: dict[str, object]) -> None:

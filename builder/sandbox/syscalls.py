@@ -5,6 +5,7 @@ Calls from number 424 on have the same number on every architecture; the few old
 """
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -48,13 +49,15 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
+_SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+_SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 _SECCOMP_RET_ERRNO = 0x00050000
 _SECCOMP_RET_USER_NOTIF = 0x7FC00000
 _SIGCHLD = 17
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "seccomp": 317},
-    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "seccomp": 277},
+    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "statx": 332},
+    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "statx": 291},
 }.get(os.uname().machine, {})
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
@@ -147,6 +150,14 @@ def set_mount_attributes(tree: int, attributes: int) -> None:
     _call(_MOUNT_SETATTR, "mount_setattr", tree, b"", _AT_EMPTY_PATH | _AT_RECURSIVE, request, len(request))
 
 
+def statx(path: bytes, flags: int, mask: int) -> bytearray:
+    """A `struct statx` of what stands at a path."""
+    buffer = ctypes.create_string_buffer(256)
+    words = _words((_AT_FDCWD, path, flags, mask))
+    _checked(_libc.syscall(ctypes.c_long(_NUMBERS["statx"]), *words, buffer), "statx")
+    return bytearray(buffer.raw)
+
+
 def close_from(first: int) -> None:
     """Close every descriptor from `first` on."""
     _call(_CLOSE_RANGE, "close_range", first, 0xFFFFFFFF, 0)
@@ -186,11 +197,26 @@ def set_filter(program: bytes) -> None:
 
     EACCES without CAP_SYS_ADMIN, unless no_new_privs is set.
     """
+    _install(program, 0)
+
+
+def listen(program: bytes) -> int:
+    """Install a program that asks, and give the descriptor on which it does; see seccomp_unotify(2)."""
+    try:
+        # A call that has been told of is not begun anew because of a signal (Linux 5.19): it may have been done.
+        return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER)
+
+
+def _install(program: bytes, flags: int) -> int:
     instructions = ctypes.create_string_buffer(program, len(program))
     descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
     # Without the flag, kernels before 5.16 would slow the whole process down for the sake of its speculation.
-    flags = _SECCOMP_FILTER_FLAG_SPEC_ALLOW
-    _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_SET_MODE_FILTER, flags, descriptor)
+    flags |= _SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    return _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_SET_MODE_FILTER, flags, descriptor)
 
 
 def capabilities() -> tuple[int, int]:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from builder.sandbox.seccomp import bpf
-from builder.sandbox.seccomp.abi import ABIS, Abi
+from builder.sandbox.seccomp.abi import ABIS
 from builder.sandbox.seccomp.bpf import Label, Program
-from builder.sandbox.seccomp.profile import ALLOW, KILL, REFUSE, UNKNOWN, Among, Verdict, verdict
+from builder.sandbox.seccomp.profile import KILL, UNKNOWN, Among, Verdict, verdict
 from builder.sandbox.syscalls import can_filter
 
 _WORDS = 1 << 32
@@ -28,21 +28,27 @@ def default_filter(machine: str) -> bytes:
 
     A function of nothing else: compile it once.
     """
+    return compiled(machine, verdict, unknown=UNKNOWN, foreign=KILL)  # numbers of another ABI would mean other calls
+
+
+def compiled(machine: str, judge: Callable[[str], Verdict], *, unknown: int, foreign: int) -> bytes:
+    """The program in which `judge` decides by a call's name.
+
+    `unknown` is for numbers without a name, and `foreign` for ABIs that are none of the machine's. Empty if we have no
+    numbers for it.
+    """
     program = Program()
-    otherwise = program.returns(KILL)  # numbers of another ABI would mean other calls
+    otherwise = program.returns(foreign)
     for abi in reversed(ABIS.get(machine, ())):
-        otherwise = program.if_equal(abi.architecture, _by_number(program, abi), otherwise)
+        verdicts = {number: judge(call) for number, call in abi.calls().items()}
+        by_number = program.load(bpf.NUMBER, _tree(program, verdicts, unknown))
+        otherwise = program.if_equal(abi.architecture, by_number, otherwise)
     program.load(bpf.ARCHITECTURE, otherwise)
     return program.assembled() if machine in ABIS else b""
 
 
-def _by_number(program: Program, abi: Abi) -> Label:
-    verdicts = {number: verdict(call) for number, call in abi.calls().items()}
-    return program.load(bpf.NUMBER, _tree(program, verdicts, UNKNOWN))
-
-
 def _by_argument(program: Program, condition: Among) -> Label:
-    tree = _tree(program, dict.fromkeys(condition.values, ALLOW), REFUSE)
+    tree = _tree(program, dict.fromkeys(condition.values, condition.then), condition.otherwise)
     return program.load(bpf.argument(condition.argument), program.mask(condition.mask, tree))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ALLOW = 0x7FFF0000
+NOTIFY = 0x7FC00000
 KILL = 0x80000000
-"""SECCOMP_RET_ALLOW and SECCOMP_RET_KILL_PROCESS of linux/seccomp.h."""
+"""SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF and SECCOMP_RET_KILL_PROCESS of linux/seccomp.h."""
 
 
 def fail(number: int) -> int:
@@ -27,7 +28,7 @@ UNKNOWN = fail(errno.ENOSYS)
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """Allow if an argument, masked, is one of these values, and refuse if not.
+    """One thing if an argument, masked, is one of these values, and another if not.
 
     Only the low 32 bits count: the kernel too takes no more of the arguments that are looked at here.
     """
@@ -35,6 +36,8 @@ class Among:
     argument: int
     values: frozenset[int]
     mask: int = 0xFFFFFFFF
+    then: int = ALLOW
+    otherwise: int = REFUSE
 
 
 Verdict = int | Among
