@@ -1,5 +1,6 @@
 """The descriptor on which the kernel tells of system calls, and takes the answers (seccomp_unotify(2))."""
 
+import contextlib
 import errno
 import fcntl
 import select
@@ -7,11 +8,13 @@ import signal
 import struct
 from typing import NamedTuple
 
-_RECEIVE, _SEND, _ADD_DESCRIPTOR = 0xC0502100, 0xC0182101, 0xC0182103
+_RECEIVE, _SEND, _ADD_DESCRIPTOR, _SET_FLAGS = 0xC0502100, 0xC0182101, 0xC0182103, 0x40082104
 """The ioctls SECCOMP_IOCTL_NOTIF_* of linux/seccomp.h, which have the sizes of their structures in them."""
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
 _DESCRIPTOR = struct.Struct("=QIIII")
+_SYNC_WAKE_UP = 1
+"""Caller and recorder take turns, so let them do that on one processor."""
 _CONTINUE = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel does what was called for, as if nobody had been asked."""
 
@@ -34,6 +37,8 @@ class Listener:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._buffer = bytearray(_NOTIFICATION.size)
+        with contextlib.suppress(OSError):  # before Linux 6.6
+            fcntl.ioctl(descriptor, _SET_FLAGS, _SYNC_WAKE_UP)
 
     def receive(self) -> Notification | None:
         """Wait for a call; None if the caller has died. With nobody left to call, it waits for our own end."""
