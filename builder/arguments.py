@@ -19,9 +19,13 @@ HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 """The host name of commands."""
 KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 """Contexts that are repositories keep their `.git`."""
+MULTI_PLATFORM = "BUILDKIT_MULTI_PLATFORM"
+"""The result is an index, and its file system in a folder of its platform, also for one platform."""
 SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
 """The time of all that is new in the image; an ARG of this name brings it to commands, whose tools know it."""
-CONTROL_ARGUMENTS = frozenset({SYNTAX, CHECK, KEEP_GIT_DIR, CACHE_NAMESPACE, HOSTNAME, SOURCE_DATE_EPOCH})
+CONTROL_ARGUMENTS = frozenset(
+    {SYNTAX, CHECK, KEEP_GIT_DIR, CACHE_NAMESPACE, HOSTNAME, MULTI_PLATFORM, SOURCE_DATE_EPOCH}
+)
 """They are meant for the builder, and no ARG has to declare them."""
 
 

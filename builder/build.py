@@ -22,8 +22,8 @@ from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
 from builder.export.image import Draft, Packaged
 from builder.export.needs import layers_read
-from builder.export.outputs import Places, deliver, full_names, wants_engine, wants_push, write_text
-from builder.graph import Evaluation, Graph, ImageStart, StageStart, Surroundings
+from builder.export.outputs import Places, deliver, full_names, refuse_several, wants_engine, wants_push, write_text
+from builder.graph import Evaluation, Graph, ImageStart, Stage, StageStart, Start, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
 from builder.origins import Origins
@@ -34,7 +34,7 @@ from cache.answers import Answers
 from cache.store import Store
 from layers.digest import Digest
 from layers.errors import PybuildError
-from layers.oci import Image, ImageConfig
+from layers.oci import Image, ImageConfig, Platform
 
 if TYPE_CHECKING:
     from builder.sharing import Sharing
@@ -49,11 +49,9 @@ class Result:
     drafts: tuple[Draft, ...]
     """The images before they were squashed or compressed, one for each platform."""
     plans: Mapping[int, StagePlan]
-    """What was built, by stage; the last one is the target."""
-
-    @property
-    def target(self) -> StagePlan:
-        return list(self.plans.values())[-1]
+    """What was built, by stage."""
+    targets: tuple[StagePlan, ...]
+    """Those that became the drafts."""
 
     @property
     def image(self) -> Image:
@@ -92,6 +90,8 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     Whatever happens, the store is valid, and what finished is in the cache.
     """
     names = full_names(options.tags)
+    if len(options.targets) > 1:
+        refuse_several(options.outputs)
     report = Report(listener, clocks.monotonic)
     with closing(Store(options.root)) as store, ExitStack() as stack:
         if store.note:
@@ -101,8 +101,8 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         sharing = _sharing(options, store, supply, report, stack)
         answers = sharing.answers() if sharing else Answers(store.records, store.layout)
         try:
-            draft, plans = _make(options, store, supply, answers, sharing, stack, report, clocks)
-            packaged = deliver([draft], names, options.outputs, options.packing, places)
+            drafts, graph, plans = _make(options, store, supply, answers, sharing, stack, report, clocks)
+            packaged = deliver(drafts, names, options.outputs, options.packing, places)
         except PybuildError:
             if sharing:
                 sharing.fill(answers, failed=True)
@@ -113,7 +113,7 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             sharing.fill(answers, failed=False)
         if options.iid_file:
             write_text(options.iid_file, packaged.id)
-    return Result(packaged, names, (draft,), plans)
+    return Result(packaged, names, drafts, plans, tuple(plans[target.index] for target in graph.targets))
 
 
 def _make(
@@ -125,8 +125,11 @@ def _make(
     stack: ExitStack,
     report: Report,
     clocks: Clocks,
-) -> tuple[Draft, Mapping[int, StagePlan]]:
-    """The image, and what was built for it. What is known of the context by then goes with this: it may be much."""
+) -> tuple[tuple[Draft, ...], Graph, Mapping[int, StagePlan]]:
+    """An image for each platform, and what was built for them.
+
+    What is known of the context by then goes with this: it may be much.
+    """
     named = NamedContexts(options.contexts)
     remotes = Remotes(store, options.registries, options.environment, report)
     stack.callback(remotes.close)
@@ -136,43 +139,50 @@ def _make(
     source = contexts.dockerfile()
     refuse_foreign(source, options.build_args.get(SYNTAX, ""))
     dockerfile = parse(source)
-    images = Images(store, named, options.registries, options.platform, report, supply, pull=options.pull)
+    images = Images(store, named, options.registries, report, supply, pull=options.pull)
     stack.callback(images.close)
-    evaluation = Evaluation(
-        dockerfile,
-        options.target,
-        Surroundings(
+    settings = read_settings(dockerfile.directives.check, options.build_args)
+
+    def graph_for(platform: Platform) -> Graph:
+        surroundings = Surroundings(
             find_image=images.find,
             contexts=named,
-            platform=options.platform,
+            platform=platform,
             build_args=options.build_args,
             labels=options.labels,
             warn=report.warn,
             network=options.network,
             allowed=options.allowed,
             run_settings=options.run_settings,
-        ),
-    )
-    graph = _checked(evaluation, read_settings(dockerfile.directives.check, options.build_args), contexts, report)
-    stages = _stages_of_image(graph)
+            names_platforms=len(options.targets) > 1,
+        )
+        return _checked(Evaluation(dockerfile, options.target, surroundings), settings, contexts, report)
+
+    graphs = [graph_for(platform) for platform in options.targets]
+    graph = graphs[0] if len(graphs) == 1 else _joined(graphs)
+    stages = {target.index: _stages_of_image(graph, target) for target in graph.targets}
     if sharing:
-        sharing.stages = stages
-    origins = Origins(store, options.platform, contexts.open, Elsewhere(remotes, store.files), answers, epoch)
+        sharing.stages = {stage for chain in stages.values() for stage in chain}
+    origins = Origins(store, contexts.open, Elsewhere(remotes, store.files), answers, epoch)
     plans: Mapping[int, StagePlan] = plan(graph, origins, answers, use_cache=options.use_cache)
     contexts.save()
     _announce(plans.values(), report)
 
-    def finish(plans: Mapping[int, StagePlan]) -> Draft:
-        draft = _finish(graph, plans, clocks, options, dated=epoch is not None)
-        if any(target.place.kind is Kind.INLINE for target in options.cache_to):
-            draft = replace(draft, facts=answers.facts(stages))
-        supply.bring(layers_read(draft, options.outputs))
-        supply.check(draft.layers)
+    def finish(plans: Mapping[int, StagePlan]) -> tuple[Draft, ...]:
+        drafts = []
+        for target, platform in zip(graph.targets, options.targets, strict=True):
+            start = plans[stages[target.index][-1]].stage.start
+            draft = _finish(target, start, platform, plans, clocks, options, dated=epoch is not None)
+            if any(place.place.kind is Kind.INLINE for place in options.cache_to):
+                draft = replace(draft, facts=answers.facts(stages[target.index]))
+            supply.bring(layers_read(draft, options.outputs))
+            supply.check(draft.layers)
+            drafts.append(draft)
         images.keep()
-        return draft
+        return tuple(drafts)
 
     if all(stage_plan.complete for stage_plan in plans.values()) and not answers.is_remote:
-        return finish(plans), plans
+        return finish(plans), graph, plans
     # Not at the top: what executes costs more to import than a build that the cache answers takes.
     from builder.completion import Work, complete
 
@@ -194,9 +204,15 @@ def _make(
         use_cache=options.use_cache,
         keep_records=options.keep_records,
     )
-    draft, plans = complete(plans, work, finish)
+    drafts, plans = complete(plans, work, finish)
     contexts.save()
-    return draft, plans
+    return drafts, graph, plans
+
+
+def _joined(graphs: list[Graph]) -> Graph:
+    from builder.platforms import joined  # most builds are for one
+
+    return joined(graphs)
 
 
 def _sharing(options: BuildOptions, store: Store, supply: Supply, report: Report, stack: ExitStack) -> "Sharing | None":
@@ -208,7 +224,7 @@ def _sharing(options: BuildOptions, store: Store, supply: Supply, report: Report
     sharing = Sharing(
         options.cache_from,
         options.cache_to,
-        platform=options.platform,
+        platform=options.targets[0],
         registries=options.registries,
         store=store,
         supply=supply,
@@ -259,22 +275,30 @@ def _announce(plans: Iterable[StagePlan], report: Report) -> None:
 
 
 def _finish(
-    graph: Graph, plans: Mapping[int, StagePlan], clocks: Clocks, options: BuildOptions, *, dated: bool
+    target: Stage,
+    start: Start,
+    platform: Platform,
+    plans: Mapping[int, StagePlan],
+    clocks: Clocks,
+    options: BuildOptions,
+    *,
+    dated: bool,
 ) -> Draft:
-    """The target's image; if it is `dated`, nothing in it is later than the clock."""
-    snapshot = plans[graph.target.index].snapshot
+    """The image of a target that begins with `start`; if it is `dated`, nothing in it is later than the clock."""
+    snapshot = plans[target.index].snapshot
     assert snapshot is not None
-    start = plans[_stages_of_image(graph)[-1]].stage.start
     base = len(start.base.image.manifest.layers) if isinstance(start, ImageStart) else 0
     now = clocks.created()
-    config = snapshot.image_config(graph.target.config, now=now, latest=now if dated else "")
+    # As with BuildKit, what was asked for goes before what the base image is for.
+    config = replace(target.config, platform=platform) if options.platforms else target.config
+    config = snapshot.image_config(config, now=now, latest=now if dated else "")
     return Draft(_unset(config, options), snapshot.layers, base)
 
 
-def _stages_of_image(graph: Graph) -> tuple[int, ...]:
+def _stages_of_image(graph: Graph, target: Stage) -> tuple[int, ...]:
     """The target, the stage that it is FROM, and so on down to the one that begins with an image or nothing."""
     stages = {stage.index: stage for stage in graph.stages}
-    chain = [graph.target]
+    chain = [target]
     while isinstance(chain[-1].start, StageStart):
         chain.append(stages[chain[-1].start.stage])
     return tuple(stage.index for stage in chain)

@@ -1,13 +1,14 @@
 """What the plan left open: executed in the namespaces that commands need; and layers brought that are elsewhere."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from builder.bounds import Bounds
 from builder.context.remote import Remotes
 from builder.credentials import Credentials
+from builder.emulation import refuse_strangers
 from builder.errors import SandboxError
 from builder.executor import Executor
 from builder.export.image import Draft
@@ -19,12 +20,13 @@ from builder.report import Report
 from builder.sandbox.backend import Backend, choose
 from builder.sandbox.process import Limits
 from builder.solver import Solver
-from builder.steps.step import Run
+from builder.steps.step import Run, Step
 from builder.supply import LostLayersError, Supply
 from cache.answers import Answers
 from cache.store import Store
 
 Plans = Mapping[int, StagePlan]
+Drafts = tuple[Draft, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ class Work:
     keep_records: bool
 
 
-def complete(plans: Plans, work: Work, finish: Callable[[Plans], Draft]) -> tuple[Draft, Plans]:
-    """Do what is left of the plans; `finish` makes the image, and has those of its layers brought that are needed.
+def complete(plans: Plans, work: Work, finish: Callable[[Plans], Drafts]) -> tuple[Drafts, Plans]:
+    """Do what is left of the plans; `finish` makes the images, and has those of their layers brought that are needed.
 
     Shared caches may have promised layers that they do not have. This shows when somebody needs them, and then the
     steps that made them are done here after all.
@@ -83,6 +85,8 @@ def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None
 
     In the latter case it may be refused: the error is needed only if something has to run in the end.
     """
+    if not work.answers.is_remote:
+        refuse_strangers(_runs(plans))
     if not _has_run(plans) and not work.answers.is_remote:
         return None, None, None
     backend = choose()
@@ -101,7 +105,13 @@ def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None
 
 
 def _has_run(plans: Plans) -> bool:
-    return any(isinstance(step.action, Run) for stage_plan in plans.values() for step in stage_plan.left())
+    return any(True for _ in _runs(plans))
+
+
+def _runs(plans: Plans) -> Iterator[Step]:
+    """The steps left in which a command runs."""
+    left = (step for stage_plan in plans.values() for step in stage_plan.left())
+    return (step for step in left if isinstance(step.action, Run))
 
 
 def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | None) -> dict[int, StagePlan]:

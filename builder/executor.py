@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from builder.bounds import Bounds
 from builder.credentials import Credentials
+from builder.emulation import refuse
 from builder.epoch import clamped, clamped_on_disk
-from builder.errors import CancelledError, CommandError
+from builder.errors import CancelledError, CommandError, DockerfileError
 from builder.events import Job
 from builder.origins import Selection
 from builder.report import Report
@@ -105,6 +106,7 @@ class Executor:
         job: Job,
         unchanged: Callable[[], bool],
     ) -> Layer | None:
+        refuse(run.platform, "RUN", DockerfileError)  # which a shared cache might have answered until now
         last = LastLines()
 
         def output(data: bytes) -> None:

@@ -36,6 +36,8 @@ class ImageStart:
     """A stage that begins with an image."""
 
     base: Base
+    platform: Platform
+    """What the FROM asks for."""
     title: str
     """As the progress shows it."""
     location: Location
@@ -73,23 +75,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The stages that are needed, each after all that it needs; the target is the last."""
+    """The stages that are needed, each after all that it needs."""
 
     stages: tuple[Stage, ...]
-
-    @property
-    def target(self) -> Stage:
-        return self.stages[-1]
+    targets: tuple[Stage, ...]
+    """What is wanted, for each platform in turn; for several it may be the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a graph depends on beside the Dockerfile."""
 
-    find_image: Callable[[str], Base]
+    find_image: Callable[[str, Platform], Base]
     contexts: NamedContexts
     """What --build-context gives a name to: that goes before stages."""
     platform: Platform
+    """What is built for."""
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
     warn: Callable[[str, Location | None], None]
@@ -100,6 +101,8 @@ class Surroundings:
     run_settings: RunSettings = field(default_factory=RunSettings)
     builds: bool = True
     """False if nothing will be built: then images are needed for what they say of themselves, and only as bases."""
+    names_platforms: bool = False
+    """Whether titles say for which platform a step is."""
 
 
 def _target_index(stages: tuple[StageText, ...], target: str) -> int:
@@ -136,7 +139,8 @@ class Evaluation:
         self._warn_of_unused()
         *earlier, last = (self._stage(index) for index in sorted(self._states))
         labels = {**last.config.config.labels, **self._surroundings.labels}
-        return Graph((*earlier, replace(last, config=last.config.with_config(labels=labels))))
+        target = replace(last, config=last.config.with_config(labels=labels))
+        return Graph((*earlier, target), (target,))
 
     def look_through(self, *, everything: bool) -> PybuildError | None:
         """Evaluate the target and what it needs, or all stages, and go on where one fails; the first error."""
@@ -198,7 +202,7 @@ class Evaluation:
         text = self._texts[index].from_
         with located(text.location):
             image = expand_word(text.image, self._globals.get, self._escape)
-            self._check_platform(text)
+            platform = self._platform_of(text)
             if not image:
                 raise DockerfileError(
                     f"base name ({text.image}) should not be blank",
@@ -213,13 +217,14 @@ class Evaluation:
                 if stage is not None:
                     return StageStart(stage)
             try:
-                base = self._find_image(image, index)
+                base = self._find_image(image, platform, index)
             except ImageError as error:
                 if self._surroundings.builds:
                     raise
                 Reference.parse(image)  # what is no name is an error in any case
                 return UnknownStart(error)
-        return ImageStart(base, f"FROM {base.name}@{base.image.descriptor.digest}", text.location)
+            self._refuse_windows(base, text.image)
+        return ImageStart(base, platform, f"FROM {base.name}@{base.image.descriptor.digest}", text.location)
 
     def _refuse_files(self, name: str, written: str) -> None:
         if self._surroundings.contexts.has_files(name):
@@ -229,7 +234,17 @@ class Evaluation:
                 span=written,
             )
 
-    def _check_platform(self, text: From) -> None:
+    def _refuse_windows(self, base: Base, written: str) -> None:
+        system = base.image.config.platform.os
+        if self._surroundings.builds and system != "linux":
+            raise DockerfileError(
+                f"{base.name} is an image for {system}: pybuild builds on images for linux",
+                hint="from scratch it makes images for any system",
+                span=written,
+            )
+
+    def _platform_of(self, text: From) -> Platform:
+        """What a FROM asks for."""
         wanted = expand_word(text.platform, self._globals.get, self._escape)
         if text.platform and not wanted:
             raise DockerfileError(
@@ -237,11 +252,7 @@ class Evaluation:
                 hint=self._near_argument(text.platform),
                 span=text.platform,
             )
-        if wanted and Platform.parse(wanted) != Platform.host():
-            raise DockerfileError(
-                f"--platform={wanted}: building for another platform than {Platform.host()} is not supported yet",
-                span=f"--platform={text.platform}",
-            )
+        return Platform.parse(wanted) if wanted else self._surroundings.platform
 
     def _near_argument(self, text: str) -> str:
         """Which argument may be meant by a variable in the text that is not defined."""
@@ -255,10 +266,10 @@ class Evaluation:
         expand_word(text, look_up, self._escape)
         return next((f"did you mean ${name}?" for name in near if name), "")
 
-    def _find_image(self, name: str, index: int) -> Base:
+    def _find_image(self, name: str, platform: Platform, index: int) -> Base:
         """An image that a stage names; where there is none, the error tells of a stage that may be meant."""
         try:
-            return self._surroundings.find_image(name)
+            return self._surroundings.find_image(name, platform)
         except ImageError as error:
             near = closest(name, [text.name for text in self._texts[:index] if text.name])
             error.span = error.span or name
@@ -326,7 +337,7 @@ class Evaluation:
             self._refuse_later_stage(name, index)
         if not self._surroundings.builds:
             return FromContext()  # nothing is copied
-        return FromImage(self._find_image(name, index))
+        return FromImage(self._find_image(name, self._surroundings.platform, index))
 
     def _stage_numbered(self, number: int, index: int) -> int:
         if number >= index:
@@ -349,7 +360,7 @@ class Evaluation:
 
     def _stage(self, index: int) -> Stage:
         state, start = self._states[index], self._starts[index]
-        label = self._texts[index].name or (f"stage-{index}" if len(self._texts) > 1 else "")
+        label = self._label(index)
         total = 1 + sum(step.action is not None for step in state.steps)
         number = 1
         steps = []
@@ -359,6 +370,18 @@ class Evaluation:
         if isinstance(start, ImageStart):
             start = replace(start, title=f"[{f'{label} 1/{total}'.strip()}] {start.title}")
         return Stage(index, start, tuple(steps), state.config)
+
+    def _label(self, index: int) -> str:
+        """What titles call a stage; as with BuildKit `linux/amd64->arm64` runs on the first and makes for the other."""
+        label = self._texts[index].name or (f"stage-{index}" if len(self._texts) > 1 else "")
+        if not self._surroundings.names_platforms:
+            return label
+        while isinstance(start := self._starts[index], StageStart):
+            index = start.stage
+        target = self._surroundings.platform
+        platform = start.platform if isinstance(start, ImageStart) else target
+        shown = str(platform) if platform == target else f"{platform}->{str(target).removeprefix(f'{platform.os}/')}"
+        return f"{shown} {label}".strip()
 
     def _warn_of_unused(self) -> None:
         known = self._consumed | PROXY_ARGUMENTS | CONTROL_ARGUMENTS | set(self._globals)

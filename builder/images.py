@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
 from builder.report import Report
 from builder.steps.step import Base
+from builder.stored import find_stored
 from builder.supply import Progress, Supplier, Supply
 from cache.store import Store
 from layers.digest import Digest, DigestError
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from layers.registry.client import Registry
 
 OCI_LAYOUT = "oci-layout://"
-_SHORTEST_ID = 4
-"""Fewer digits of an id would match by accident."""
+_DEEPEST_INDEX = 4
+"""An index may name an index, but nobody needs more of them in one another."""
 
 
 class Images:
@@ -33,7 +34,6 @@ class Images:
         store: Store,
         contexts: NamedContexts,
         registries: RegistrySettings,
-        platform: Platform,
         report: Report,
         supply: Supply,
         *,
@@ -44,9 +44,8 @@ class Images:
         self._report = report
         self._contexts = contexts
         self._registries = registries
-        self._platform = platform
         self._pull = pull
-        self._found: dict[str, Base] = {}
+        self._found: dict[tuple[str, Platform], Base] = {}
         self._unnamed: set[Digest] = set()
         """Images of registries that came in this build."""
         self._stack = ExitStack()
@@ -56,11 +55,14 @@ class Images:
         """Close the connections to registries."""
         self._stack.close()
 
-    def find(self, name: str) -> Base:
-        """The image of a name; ImageError if there is none. Its documents are in the store, its layers may not be."""
-        base = self._found.get(name)
+    def find(self, name: str, platform: Platform) -> Base:
+        """The image of a name for a platform; ImageError if there is none.
+
+        Its documents are in the store, its layers may not be.
+        """
+        base = self._found.get((name, platform))
         if base is None:
-            base = self._found[name] = self._find(name)
+            base = self._found[name, platform] = self._find(name, platform)
         return base
 
     def fetch(self, base: Base, title: str, *, to_read: bool = True) -> None:
@@ -84,28 +86,38 @@ class Images:
             image = base.image.descriptor
             if image.digest in self._unnamed and not self._missing(base.image):
                 self._unnamed.discard(image.digest)
-                self._store.layout.tag(base.name, image)
+                self._store.layout.tag(base.name, base.index or image)
 
     def _missing(self, image: Image) -> tuple[Layer, ...]:
         return tuple(layer for layer in _layers_of(image) if not self._store.layout.has(layer.descriptor))
 
-    def _find(self, name: str) -> Base:
+    def _find(self, name: str, platform: Platform) -> Base:
         context = self._contexts.find(name)
         if isinstance(context, LayoutContext):
-            return self._from_layout(full_name(name), context.location)
+            return self._from_layout(full_name(name), context.location, platform)
         if isinstance(context, ImageContext):
             name = context.name
         full = full_name(name)
         if not self._pull:
-            image = find_local(self._store.layout, full, self._platform)
+            image = find_local(self._store.layout, full, platform)
             if image is not None and not self._missing(image):
                 return Base(full, image)
             if image is not None:
                 self._report.warn(f"the store has lost layers of {full}: it is looked for in its registry")
-        return self._from_registry(Reference.parse(name))
+        try:
+            return self._from_registry(Reference.parse(name), platform)
+        except ImageError as error:
+            error.hint = self._other_platforms(full) or error.hint
+            raise
 
-    def _from_layout(self, name: str, location: str) -> Base:
-        layout, image = open_layout(location, self._platform)
+    def _other_platforms(self, name: str) -> str:
+        """What the store has under a name for which it was of no use."""
+        images = images_at(self._store.layout, self._store.layout.resolve(name))
+        there = ", ".join(str(image.config.platform) for image in images)
+        return f"the store has {name} for {there}" if there and not self._pull else ""
+
+    def _from_layout(self, name: str, location: str, platform: Platform) -> Base:
+        layout, image = open_layout(location, platform)
         for descriptor in (image.manifest.config, image.descriptor):
             copy_blob(layout, descriptor, self._store.layout)
 
@@ -118,7 +130,7 @@ class Images:
         self._supply.offer(_layers_of(image), Supplier(f"FROM {OCI_LAYOUT}{name}", fetch))
         return Base(f"{OCI_LAYOUT}{name}", image)
 
-    def _from_registry(self, reference: Reference) -> Base:
+    def _from_registry(self, reference: Reference, platform: Platform) -> Base:
         # Not at the top: a build whose base images are in the store needs no HTTP.
         from layers.layer import read_layer
         from layers.registry.client import Registry
@@ -136,11 +148,12 @@ class Images:
             self._registry = self._stack.enter_context(Registry(self._registries, warn=self._report.warn))
         registry = self._registry
         with self._report.running(f"[internal] load metadata for {reference}"):
-            image = registry.resolve(reference, self._platform, self._store.layout.put)
+            resolved = registry.resolve(reference, platform, self._store.layout.put)
+        image = resolved.image
         home = (reference.host, reference.repository)
         self._supply.offer(_layers_of(image), Supplier(f"FROM {reference}", fetch, home))
         self._unnamed.add(image.descriptor.digest)
-        return Base(str(reference), image)
+        return Base(str(reference), image, resolved.index)
 
 
 def _layers_of(image: Image) -> tuple[Layer, ...]:
@@ -149,15 +162,9 @@ def _layers_of(image: Image) -> tuple[Layer, ...]:
 
 
 def find_local(layout: Layout, name: str, platform: Platform) -> Image | None:
-    """The image that a layout has under a name for a platform; an empty name is the only one that it has."""
-    return _for_platform(layout, layout.resolve(name) if name else _only(layout), platform)
-
-
-def _for_platform(layout: Layout, descriptor: Descriptor | None, platform: Platform) -> Image | None:
-    if descriptor is not None and descriptor.media_type in INDEXES:
-        descriptor = Index.parse(layout.read(descriptor)).choose(platform)
-    image = read_image(layout, descriptor) if descriptor else None
-    return image if image and platform.runs(image.config.platform) else None
+    """The image that a layout has under a name for a platform."""
+    descriptor = layout.resolve(name)
+    return choose_image(layout, descriptor, platform) if descriptor else None
 
 
 def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
@@ -171,32 +178,55 @@ def read_image(layout: Layout, descriptor: Descriptor) -> Image | None:
 
 
 def image_at(layout: Layout, descriptor: Descriptor, platform: Platform) -> Image | None:
-    """The image of a manifest, or of those in an index the one for a platform; None if there is none."""
-    if descriptor.media_type in INDEXES:
+    """The image of a manifest, or of those in an index the one for a platform; None if it is not there."""
+    for _ in range(_DEEPEST_INDEX):
+        if descriptor.media_type not in INDEXES:
+            return read_image(layout, descriptor)
         try:
             descriptor = Index.parse(layout.read(descriptor)).choose(platform)
         except ImageError:
             return None
-    return read_image(layout, descriptor)
+        if not layout.has(descriptor):
+            return None
+    return None
 
 
-def find_named(layout: Layout, text: str, platform: Platform) -> tuple[str, Image]:
-    """The image that a person means by a name, or by the beginning of its id or digest; and its full name."""
-    full = full_name(text)
-    image = find_local(layout, full, platform)
-    if image is not None:
-        return full, image
-    wanted = text.removeprefix("sha256:")
-    for name, descriptor in sorted(layout.names().items()):
-        named = image_at(layout, descriptor, platform)
-        if named and len(wanted) >= _SHORTEST_ID:
-            for digest in (named.manifest.config.digest, named.descriptor.digest):
-                if digest.hex.startswith(wanted):
-                    return name, named
-    raise ImageError(f"there is no image {text!r} in the store", hint="`pybuild images` lists what is there")
+def images_at(layout: Layout, descriptor: Descriptor | None) -> list[Image]:
+    """All images of a manifest or index that are there; what stands in an index beside images is none."""
+    if descriptor is None or not layout.has(descriptor):
+        return []
+    if descriptor.media_type not in INDEXES:
+        return list(filter(None, [read_image(layout, descriptor)]))
+    offers = Index.parse(layout.read(descriptor)).offers
+    return [image for offer in offers for image in images_at(layout, offer)]
 
 
-def open_layout(location: str, platform: Platform) -> tuple[Layout, Image]:
+def find_named(layout: Layout, text: str, platform: Platform | None = None) -> tuple[str, Image]:
+    """The image that a person means by a name, or by the beginning of its id or digest; and its full name.
+
+    Of an index it is the one for a platform. None is this machine's, else the only one that there is.
+    """
+    stored = find_stored(layout, text)
+    image = choose_image(layout, stored.image, platform)
+    if image is None:
+        there = ", ".join(str(other.config.platform) for other in images_at(layout, stored.image)) or "nothing else"
+        raise ImageError(
+            f"the store has no {stored.names[0]} for {platform or Platform.host()}; there is {there}",
+            hint="--platform chooses one" if platform is None else "",
+        )
+    return stored.names[0], image
+
+
+def choose_image(layout: Layout, descriptor: Descriptor, platform: Platform | None) -> Image | None:
+    """The image of a manifest or index for a platform. None is this machine's, else the only one that there is."""
+    if platform is not None:
+        image = image_at(layout, descriptor, platform)
+        return image if image and platform.runs(image.config.platform) else None
+    images = images_at(layout, descriptor)
+    return images[0] if len(images) == 1 else image_at(layout, descriptor, Platform.host())
+
+
+def open_layout(location: str, platform: Platform | None) -> tuple[Layout, Image]:
     """What `DIR[:TAG][@DIGEST]` means: the layout and the image; the digest goes before the tag. Else ImageError."""
     folder, digest = _split_digest(location)
     tag = ""
@@ -206,10 +236,15 @@ def open_layout(location: str, platform: Platform) -> tuple[Layout, Image]:
     if not os.path.isfile(os.path.join(folder, "index.json")):
         raise ImageError(f"{location} is no OCI image layout", hint="a folder with index.json and blobs/ is one")
     layout = Layout(folder)
-    image = _for_platform(layout, _by_digest(layout, digest), platform) if digest else find_local(layout, tag, platform)
+    named = layout.resolve(tag) if tag else _only(layout)
+    descriptor = _by_digest(layout, digest) if digest else named
+    image = choose_image(layout, descriptor, platform) if descriptor else None
+    if descriptor is not None and image is None:
+        there = ", ".join(str(other.config.platform) for other in images_at(layout, descriptor)) or "nothing else"
+        raise ImageError(f"{location} has no image for {platform or Platform.host()}; there is {there}")
     if image is None:
         raise ImageError(
-            f"{folder} has no image {digest or tag or 'that is the only one'} for {platform}",
+            f"{folder} has no image {digest or tag or 'that is the only one'}",
             hint="its index.json has: " + (", ".join(sorted(layout.names())) or "no name"),
         )
     return layout, image

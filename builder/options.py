@@ -20,7 +20,8 @@ class BuildOptions:
     """A folder, a repository, a URL, or `-` for standard input."""
     root: str
     """The folder of the store."""
-    platform: Platform
+    platforms: tuple[Platform, ...] = ()
+    """What is built for. Without any, this machine: then the image is for what its base is for."""
     dockerfile: str = ""
     """Empty: `Dockerfile` in the context; `-`: standard input; a URL; a path, in the context if that is no folder."""
     tags: tuple[str, ...] = ()
@@ -62,3 +63,8 @@ class BuildOptions:
     """How registries are spoken to, and with which logins."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """The person's, of which programs that fetch contexts are given what leads to the network."""
+
+    @property
+    def targets(self) -> tuple[Platform, ...]:
+        """The platforms, this machine's if none is named."""
+        return self.platforms or (Platform.host(),)

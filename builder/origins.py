@@ -18,7 +18,6 @@ from builder.steps.tree import Tree, digest_of
 from cache.answers import Answers
 from cache.store import Store
 from layers.digest import Digest, canonical_json
-from layers.oci import Platform
 
 Material = dict[str, object]
 
@@ -40,7 +39,6 @@ class Origins:
     def __init__(
         self,
         store: Store,
-        platform: Platform,
         open_context: Callable[[str], Tree],
         elsewhere: Elsewhere,
         answers: Answers,
@@ -49,7 +47,6 @@ class Origins:
         self._epoch = epoch
         self._store = store
         self._answers = answers
-        self._platform = platform
         self._open_context = open_context
         self._elsewhere = elsewhere
         self._contexts: dict[str, Tree] = {}
@@ -58,7 +55,7 @@ class Origins:
 
     def renewed(self) -> "Origins":
         """The same with a fresh look at the context."""
-        return Origins(self._store, self._platform, self._open_context, self._elsewhere, self._answers, self._epoch)
+        return Origins(self._store, self._open_context, self._elsewhere, self._answers, self._epoch)
 
     def known_material(self, action: Action, finished: Finished) -> Material | None:
         """The material as far as it needs no layer to be read; None: it does, or it waits for another stage."""
@@ -155,7 +152,7 @@ class Origins:
             "insecure": run.insecure,
             "mounts": mount_rows(run, digests),
             "network": run.network,
-            "platform": str(self._platform),
+            "platform": str(run.platform),
             "script": run.script.text if run.script else None,
             "user": run.user,
         }

@@ -17,6 +17,7 @@ class Report:
         self.clock = clock
         """Seconds of a clock that only grows."""
         self._count = 0
+        self._warned: set[Warned] = set()
         self._lock = threading.Lock()
 
     def cached(self, title: str) -> None:
@@ -55,8 +56,11 @@ class Report:
         self._listener(Progress(job, part, done, total))
 
     def warn(self, message: str, location: Location | None = None, rule: str = "") -> None:
-        """Something that does not end the build; `rule` names the check that found it."""
-        self._listener(Warned(message, location, rule))
+        """Something that does not end the build, told once; `rule` names the check that found it."""
+        warned = Warned(message, location, rule)
+        if warned not in self._warned:
+            self._warned.add(warned)
+            self._listener(warned)
 
     def _job(self, title: str) -> Job:
         with self._lock:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from builder.emulation import refuse
 from builder.errors import UsageError
 from builder.sandbox.backend import choose
 from builder.sandbox.process import DEFAULT_PATH, Process
@@ -28,6 +29,7 @@ class RunOptions:
 
 def run(image: Image, options: RunOptions, store: Store) -> int:
     """Run on our own standard streams, to the end; the result is the command's exit status."""
+    refuse(image.config.platform, "run", UsageError)
     snapshot = Snapshot.of_image(image)
     view = store.view(snapshot.layers)
     process = _process(image.config.config, options, Accounts.from_view(view))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 
-from builder.errors import CancelledError, ContextError, located
+from builder.errors import CancelledError, ContextError, Location, located
 from builder.events import Job
 from builder.executor import Executor
 from builder.graph import Graph, ImageStart, Stage, StageStart
@@ -18,7 +18,7 @@ from builder.steps.step import Action, Copy, FromStage, Run, Step, origins_of
 from cache.answers import Answers
 from cache.records import Record
 from cache.store import Store
-from layers.digest import canonical_json
+from layers.digest import Digest, canonical_json
 from layers.layer import Layer
 
 
@@ -50,6 +50,8 @@ class Solver:
         self._use_cache = use_cache
         self._keep_records = keep_records
         self._ends: dict[int, Future[Snapshot]] = {}
+        self._made: dict[tuple[Digest, Location], Record] = {}
+        """What this build did, by key and instruction."""
 
     def solve(self, plans: Mapping[int, StagePlan]) -> dict[int, StagePlan]:
         """The plans, all of them complete now; raises what the first stage to fail raised."""
@@ -126,7 +128,7 @@ class Solver:
                 if record is not None:
                     self._report.found_cached(job)
                 else:
-                    record = self._make(stage, action, snapshot, origins.select(action, finished), job)
+                    record = self._make(stage, step, action, snapshot, origins.select(action, finished), job)
                 if record is not None:
                     return snapshot.after_layer(step.created_by, record.layer, record.created)
         raise ContextError(
@@ -140,12 +142,18 @@ class Solver:
             return None
         return self._answers.find(look_up(action, snapshot, material).key, stage)
 
-    def _make(self, stage: int, action: Action, snapshot: Snapshot, selection: Selection, job: Job) -> Record | None:
-        """The record of a step, from the cache or by doing it; None if the context changed meanwhile."""
+    def _make(
+        self, stage: int, step: Step, action: Action, snapshot: Snapshot, selection: Selection, job: Job
+    ) -> Record | None:
+        """The record of a step, from the cache or by doing it; None if the context changed meanwhile.
+
+        What an instruction does for several platforms in the same way is done once, also without the cache.
+        """
         lookup = look_up(action, snapshot, selection.material)
         # Another build may be at the same step: it is waited for, and what it made is shared.
         with self._store.lock(lookup.key, waiting=self._executor.check_cancelled):
             record = self._answers.find(lookup.key, stage) if self._use_cache else None
+            record = record or self._made.get((lookup.key, step.location))
             if record is not None:
                 self._report.found_cached(job)
                 return record
@@ -156,6 +164,7 @@ class Solver:
                 return None
             record = _record(lookup, snapshot, layer, self._now(), self._report.clock() - started)
             self._answers.add(record, stage, keep=self._keep_records)
+            self._made[lookup.key, step.location] = record
             return record
 
 

@@ -1,12 +1,11 @@
 """What a person means by the name or the id of an image of the store, whatever platform it is for."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from builder.context.named import full_name
 from layers.errors import ImageError
 from layers.layout import Layout
-from layers.oci import MANIFESTS, Descriptor, Manifest
+from layers.oci import INDEXES, MANIFESTS, Descriptor, Index, Manifest
 
 _SHORTEST_ID = 4
 """Fewer digits of an id would match by accident."""
@@ -17,9 +16,9 @@ class Stored:
     """What was found."""
 
     image: Descriptor
-    """A manifest or an index."""
+    """A manifest or an index; for the id of an image in an index, that image's manifest."""
     names: tuple[str, ...]
-    """The name that was given; all names of the image, if it was an id."""
+    """The name that was given; all names that lead to the image, if it was an id."""
 
 
 def find_stored(layout: Layout, text: str) -> Stored:
@@ -31,11 +30,8 @@ def find_stored(layout: Layout, text: str) -> Stored:
     wanted = text.removeprefix("sha256:")
     found: dict[str, Descriptor] = {}
     if len(wanted) >= _SHORTEST_ID:
-        found = {
-            name: image
-            for name, image in sorted(layout.names().items())
-            if any(digest.startswith(wanted) for digest in _ids(layout, image))
-        }
+        meant = ((name, _called(layout, image, wanted)) for name, image in sorted(layout.names().items()))
+        found = {name: image for name, image in meant if image is not None}
     if len({image.digest for image in found.values()}) > 1:
         raise ImageError(f"{text} is the beginning of several ids", hint=f"they are of {', '.join(found)}")
     for image in found.values():
@@ -43,7 +39,13 @@ def find_stored(layout: Layout, text: str) -> Stored:
     raise ImageError(f"there is no image {text!r} in the store", hint="`pybuild images` lists what is there")
 
 
-def _ids(layout: Layout, image: Descriptor) -> Iterator[str]:
-    yield image.digest.hex
-    if image.media_type in MANIFESTS:
-        yield Manifest.parse(layout.read(image)).config.digest.hex
+def _called(layout: Layout, image: Descriptor, wanted: str) -> Descriptor | None:
+    """The manifest or index whose digest or id begins so: this one, or one below it."""
+    if image.digest.hex.startswith(wanted):
+        return image
+    if image.media_type in MANIFESTS and layout.has(image):
+        return image if Manifest.parse(layout.read(image)).config.digest.hex.startswith(wanted) else None
+    if image.media_type in INDEXES and layout.has(image):
+        below = (_called(layout, offer, wanted) for offer in Index.parse(layout.read(image)).offers)
+        return next(filter(None, below), None)
+    return None

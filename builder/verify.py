@@ -43,7 +43,7 @@ def first_finding(reference: Side, result: Result, store: Store, *, times: bool)
         return Finding("the base image is not the one that the image was built on")
     comparison = Comparison(reference, rebuilt, times=times)
     blame = Blame(result.plans, store)
-    steps = blame.steps(result.target)
+    steps = blame.steps(result.targets[0])
     for number in range(base, max(map(len, ids))):
         step = steps[number] if number < len(steps) else None
         if number >= len(ids[0]):

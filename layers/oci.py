@@ -49,6 +49,9 @@ _ARCHITECTURES = {
     "ppc64el": "ppc64le",
 }
 
+_LEVELS = {"amd64": 1, "arm64": 8}
+"""Of what is written without a variant."""
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -60,8 +63,10 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`linux/arm64`, `linux/arm/v7`, `arm64`: ImageError if it is none of that form."""
+        """`linux/arm64`, `linux/arm/v7`, `arm64`; `linux` and `local` are this machine. ImageError if it is no such."""
         parts = text.strip().lower().split("/")
+        if parts in (["local"], ["linux"]):
+            return cls.host()
         if len(parts) == 1:
             parts = ["linux", *parts]
         if len(parts) > 3 or not all(parts):
@@ -97,9 +102,15 @@ class Platform:
             return True
         if self.os != other.os:
             return False
-        if self.architecture == other.architecture == "arm":
-            return other.variant <= self.variant
+        if self.architecture == other.architecture:
+            return 0 < other.level <= self.level
         return (self.architecture, other.architecture) in {("amd64", "386"), ("arm64", "arm")}
+
+    @property
+    def level(self) -> int:
+        """The number of the variant: of those of one architecture, a machine runs its own and all lower ones."""
+        number = self.variant.removeprefix("v").partition(".")[0]
+        return int(number) if number.isascii() and number.isdigit() else _LEVELS.get(self.architecture, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +226,20 @@ class Index:
             value["annotations"] = dict(self.annotations)
         return canonical_json(value)
 
+    @property
+    def offers(self) -> tuple[Descriptor, ...]:
+        """The manifests that are of images: what says of images how they were made is for no platform."""
+        return tuple(entry for entry in self.manifests if entry.platform is None or entry.platform.os != "unknown")
+
     def choose(self, platform: Platform) -> Descriptor:
         """The manifest for a platform: the exact one, else one that runs there; ImageError names what there is."""
-        offers = [entry for entry in self.manifests if entry.platform is None or entry.platform.os != "unknown"]
+        offers = self.offers
         for entry in offers:
             if entry.platform == platform:
                 return entry
         fitting = [entry for entry in offers if entry.platform and platform.runs(entry.platform)]
         if fitting:
-            return max(fitting, key=lambda entry: entry.platform.variant if entry.platform else "")
+            return max(fitting, key=lambda entry: _nearness(entry.platform, platform))
         if len(offers) == 1 and offers[0].platform is None:
             return offers[0]
         there = ", ".join(sorted(str(entry.platform) for entry in offers if entry.platform)) or "none"
@@ -399,6 +415,11 @@ class Image:
     def diff_id_of(self, layer: Descriptor) -> Digest:
         """The digest of one of its layers, uncompressed."""
         return self.config.diff_ids[[known.digest for known in self.manifest.layers].index(layer.digest)]
+
+
+def _nearness(offered: Platform | None, wanted: Platform) -> tuple[bool, int]:
+    """Of what a platform runs, the best is the largest: its own architecture, the highest variant."""
+    return (offered.architecture == wanted.architecture, offered.level) if offered else (False, 0)
 
 
 def _platform(value: Json) -> Platform:

@@ -34,6 +34,15 @@ def parts_of(layout: Layout, image: Descriptor) -> Parts:
     return Parts(tuple(blob for blob in blobs.values() if blob not in foreign), foreign, tuple(manifests.values()))
 
 
+def is_whole(layout: Layout, image: Descriptor) -> bool:
+    """Whether all manifests that an index leads to are there: who pulls one platform has no others."""
+    try:
+        parts_of(layout, image)
+    except ImageError:
+        return False
+    return True
+
+
 def _below(layout: Layout, descriptor: Descriptor) -> Iterator[Descriptor]:
     """The manifests under a descriptor, children first, and the descriptor itself last."""
     if descriptor.media_type in INDEXES:

@@ -8,13 +8,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.build import Clocks, build
+from builder.build import Clocks, Result, build
 from builder.events import Cached, Event, Started, Warned
 from builder.options import BuildOptions
 from cache.store import Store
 from layers.compress import decompressed
 from layers.entry import Entry
-from layers.oci import Platform
 from layers.tar import read_tar
 
 
@@ -25,6 +24,7 @@ class Built:
     entries: Mapping[str, Entry]
     """By path; those of later layers replace those of earlier ones."""
     contents: Mapping[str, bytes]
+    result: Result
     events: tuple[Event, ...]
 
     @property
@@ -65,7 +65,7 @@ class Bench:
         """Build; PybuildError as it comes."""
         events: list[Event] = []
         root = str(self.folder / "root")
-        asked = BuildOptions(context, root, Platform.host(), **options)  # type: ignore[arg-type]  # by name, as they are
+        asked = BuildOptions(context, root, **options)  # type: ignore[arg-type]  # by name, as they are
         result = build(asked, events.append, Clocks(time.monotonic, time.time_ns))
         entries: dict[str, Entry] = {}
         contents: dict[str, bytes] = {}
@@ -76,7 +76,7 @@ class Bench:
                         entries[entry.path] = entry
                         if entry.kind == "f":
                             contents[entry.path] = stream.read()
-        return Built(entries, contents, tuple(events))
+        return Built(entries, contents, result, tuple(events))
 
     def build_text(self, dockerfile: str, **options: object) -> Built:
         """Build a Dockerfile in a context of its own."""

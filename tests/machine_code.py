@@ -54,6 +54,27 @@ AARCH64 = Arm64(183, 64, (), struct.pack("<I", 0xD4000001), struct.pack("<I", 0x
 PROCESSORS = {"x86_64": X86_64, "aarch64": AARCH64}
 """By the machine's name as of uname(2)."""
 
+_MEMORY = 0x10000000
+_MACHINE = 4 * 65
+"""Where uname(2) puts the machine's name: five texts of 65 bytes, in this order."""
+_CALLS = {"x86_64": (9, 63, 3, 257, 1), "aarch64": (222, 160, 57, 56, 64)}
+"""mmap, uname, close, openat and write."""
+
+
+def tells_machine(machine: str, path: str) -> bytes:
+    """A program for a machine that writes the name of the machine that it finds itself on into a new file."""
+    mmap, uname, close, openat, write = _CALLS[machine]
+    return program(
+        PROCESSORS[machine],
+        (mmap, _MEMORY, 0x1000, 3, 0x32),  # readable, writable; private, here, of nothing
+        (uname, _MEMORY),
+        (close, 0),  # so that the file gets this number
+        (openat, 0xFFFFFF9C, DATA, 0o101, 0o644),  # AT_FDCWD; to write, created
+        (write, 0, _MEMORY + _MACHINE, len(machine)),
+        (close, 0),
+        data=path.encode() + b"\0",
+    )
+
 
 def program(processor: Processor, *calls: Call, data: bytes = b"") -> bytes:
     """An executable that makes the calls; its exit status is the errno of the last, or 0, or 256 less a result."""

@@ -39,7 +39,7 @@ class Pull:
         self._folder.cleanup()
 
     def resolve(self, name: str, platform: Platform = AMD64) -> Image:
-        return self.registry.resolve(Reference.parse(name), platform, self.layout.put)
+        return self.registry.resolve(Reference.parse(name), platform, self.layout.put).image
 
     def fetch(
         self,

@@ -24,7 +24,7 @@ PAGES = Path(__file__).parent.parent / "docs" / "checks"
 HOST = Platform.parse("linux/amd64")
 
 
-def image(name: str) -> Base:
+def image(name: str, _platform: Platform) -> Base:
     """A base image that is as its name says: missing, for arm64, with a SHELL, with a trigger; all have JAVA_HOME."""
     if "missing" in name:
         raise ImageError(f"there is no {name}")

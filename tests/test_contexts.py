@@ -21,7 +21,6 @@ from builder.errors import ContextError, DockerfileError, UsageError
 from builder.options import BuildOptions
 from layers.entry import Entry
 from layers.errors import ImageError
-from layers.oci import Platform
 
 COPY_ALL = "FROM scratch\nCOPY . /x/\n"
 FILES = {"Dockerfile": COPY_ALL, "a": "1", "d/b": "2"}
@@ -256,7 +255,7 @@ def test_the_dockerfile_may_come_from_a_url(bench: Bench, web: FakeRegistry) -> 
 
 def test_questions_are_answered_of_contexts_that_are_no_folders(bench: Bench, web: FakeRegistry) -> None:
     serve(web, {"c.tar": tar_of({"Dockerfile": "FROM scratch AS one\n"})})
-    options = BuildOptions(f"{web.url}/c.tar", str(bench.folder / "root"), Platform.host())
+    options = BuildOptions(f"{web.url}/c.tar", str(bench.folder / "root"))
 
     given = answer(parse_call("targets"), options, lambda _: None, Clocks(time.monotonic, time.time_ns))
 

@@ -18,7 +18,7 @@ from cache.store import Store
 from layers.compress import decompressed
 from layers.entry import Entry, Kind
 from layers.errors import PybuildError
-from layers.oci import Image, Platform
+from layers.oci import Image
 from layers.tar import read_tar
 
 NOW = 1_700_000_000 * 10**9
@@ -52,7 +52,6 @@ class Workshop:
         options = BuildOptions(
             context=str(self.place / "context"),
             root=str(self.place / "store"),
-            platform=Platform.host(),
             build_args=build_args,
         )
         self.image = build(options, self.events.append, Clocks(lambda: 0.0, lambda: NOW)).image

@@ -24,6 +24,7 @@ from builder.steps.tree import Tree, walk
 from cache.mounts import Sharing
 from layers.digest import Digest, canonical_json
 from layers.entry import Content, Entry, Kind
+from layers.oci import Platform
 
 ME = (os.geteuid(), os.getegid())
 ROOT = Entry("", Kind.DIRECTORY, 0o755)
@@ -125,7 +126,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
 
 
 def row(mount: RunMount, *digests: Digest) -> bytes:
-    run = Run(("true",), (), "/", "", mounts=(mount,))
+    run = Run(("true",), (), "/", "", Platform.host(), mounts=(mount,))
     return canonical_json({"mounts": mount_rows(run, digests)})
 
 

@@ -72,14 +72,14 @@ def test_an_archive_is_read_in_any_order(archive: bytes, store: Store) -> None:
     files = files_of(archive)
     names = sorted(files, reverse=True)
 
-    loaded = load_archive(packed({name: files[name] for name in names}), store, HERE)
+    loaded = load_archive(packed({name: files[name] for name in names}), store)
 
     assert [name for name, _ in loaded] == [NAME]
     assert store.layout.resolve(NAME) is not None
 
 
 def test_the_form_before_oci_is_read(archive: bytes, store: Store) -> None:
-    ((name, image),) = load_archive(packed(old_form(archive)), store, HERE)
+    ((name, image),) = load_archive(packed(old_form(archive)), store)
 
     assert name == NAME
     assert image.config.history[0].created_by == "made"
@@ -89,7 +89,7 @@ def test_a_layer_may_be_a_link_to_another(archive: bytes, store: Store) -> None:
     files = old_form(archive)
     files["two/layer.tar"] = files.pop("one/layer.tar")
 
-    loaded = load_archive(packed(files, symlink("one/layer.tar", "../two/layer.tar")), store, HERE)
+    loaded = load_archive(packed(files, symlink("one/layer.tar", "../two/layer.tar")), store)
 
     assert [name for name, _ in loaded] == [NAME]
 
@@ -100,7 +100,7 @@ def test_links_in_a_circle_are_refused(archive: bytes, store: Store) -> None:
     circle = [symlink("one/layer.tar", "../two/layer.tar"), symlink("two/layer.tar", "../one/layer.tar")]
 
     with pytest.raises(ImageError, match=r"no layer 'one/layer.tar'"):
-        load_archive(packed(files, *circle), store, HERE)
+        load_archive(packed(files, *circle), store)
 
 
 def drop_layer(files: dict[str, bytes]) -> None:
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_an_archive_is_said(
     change(files)
 
     with pytest.raises(ImageError, match=message):
-        load_archive(packed(files), store, HERE)
+        load_archive(packed(files), store)
     assert store.layout.names() == {}
 
 
@@ -146,7 +146,7 @@ def test_a_layout_that_lacks_a_layer_gives_no_name(archive: bytes, store: Store)
     drop_layer(files)
 
     with pytest.raises(ImageError, match="is missing"):
-        load_archive(packed(files), store, HERE)
+        load_archive(packed(files), store)
     assert store.layout.names() == {}
 
 
@@ -162,4 +162,4 @@ def test_damage_never_leaves_anything_but_an_error(
         damaged[chance.randrange(len(damaged))] = chance.randrange(256)
 
     with closing(Store(str(tmp_path_factory.mktemp("store")))) as store, suppress(PybuildError):
-        load_archive(io.BytesIO(bytes(damaged[: chance.randint(0, 2 * len(damaged))])), store, HERE)
+        load_archive(io.BytesIO(bytes(damaged[: chance.randint(0, 2 * len(damaged))])), store)

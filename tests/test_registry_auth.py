@@ -34,7 +34,7 @@ def pull(fake: FakeRegistry, settings: RegistrySettings, *, warnings: list[str] 
     fake.add("team/app", "1", IMAGE)
     warn = (warnings if warnings is not None else []).append
     with Registry(settings, warn=warn, pause=lambda _: None) as registry:
-        return registry.resolve(Reference.parse(f"{fake.host}/team/app:1"), AMD64, keep)
+        return registry.resolve(Reference.parse(f"{fake.host}/team/app:1"), AMD64, keep).image
 
 
 @pytest.fixture

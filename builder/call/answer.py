@@ -126,16 +126,14 @@ def _surroundings(
 ) -> tuple[Surroundings, Contexts]:
     """What evaluations depend on beside the Dockerfile; `stack` closes it."""
     named = NamedContexts(options.contexts)
-    images = Images(
-        store, named, options.registries, options.platform, report, Supply(store, report), pull=options.pull
-    )
+    images = Images(store, named, options.registries, report, Supply(store, report), pull=options.pull)
     stack.callback(images.close)
     remotes = Remotes(store, options.registries, options.environment, report)
     stack.callback(remotes.close)
     surroundings = Surroundings(
         find_image=images.find,
         contexts=named,
-        platform=options.platform,
+        platform=options.targets[0],
         build_args=options.build_args,
         labels=options.labels,
         warn=report.warn,

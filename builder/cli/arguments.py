@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from builder.errors import UsageError
+from layers.errors import ImageError
+from layers.oci import Platform
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +32,30 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--registry-mirror", action="append", default=[], metavar="HOST=MIRROR[/PREFIX]", help="ask MIRROR before HOST"
     )
+
+
+def add_platform_option(parser: argparse.ArgumentParser) -> None:
+    """Which image of several in an index."""
+    parser.add_argument(
+        "--platform", default="", metavar="OS/ARCH", help="of an image for several: this one; else this machine's"
+    )
+
+
+def platforms_of(texts: Sequence[str]) -> tuple[Platform, ...]:
+    """What --platform names, in that order and each once; each text may be a list with commas."""
+    words = (word for text in texts for word in text.split(",") if word.strip())
+    try:
+        return tuple(dict.fromkeys(map(Platform.parse, words)))
+    except ImageError as error:
+        raise UsageError(f"--platform: {error.message}", hint=error.hint) from error
+
+
+def platform_of(text: str) -> Platform | None:
+    """The one platform that --platform names; None if it was not given."""
+    platforms = platforms_of([text])
+    if len(platforms) > 1:
+        raise UsageError(f"--platform {text}: one platform is chosen here")
+    return platforms[0] if platforms else None
 
 
 def pair(option: str, text: str) -> tuple[str, str]:

@@ -3,8 +3,9 @@
 import argparse
 from collections.abc import Mapping, Sequence
 
+from builder.arguments import MULTI_PLATFORM
 from builder.build import Clocks, build
-from builder.cli.arguments import Parser, add_store_options, pair
+from builder.cli.arguments import Parser, add_store_options, pair, platforms_of
 from builder.cli.caches import add_cache_options, cache_sources, cache_targets
 from builder.cli.outputs import add_output_options, outputs_of
 from builder.cli.registries import registry_settings
@@ -75,7 +76,13 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="another context: a folder, a git repository, a URL, docker-image://REF, oci-layout://DIR[:TAG][@DIGEST]",
     )
     add_output_options(parser)
-    parser.add_argument("--platform", default="", metavar="OS/ARCH", help="the platform to build for: this machine's")
+    parser.add_argument(
+        "--platform",
+        action="append",
+        default=[],
+        metavar="OS/ARCH[,...]",
+        help="build for these; several give an index. Else for this machine",
+    )
     add_run_options(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
     add_cache_options(parser)
@@ -92,16 +99,14 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 
 def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
     """What the options mean; UsageError for what they cannot mean."""
-    host = Platform.host()
-    platform = Platform.parse(given.platform) if given.platform else host
-    if platform != host:
-        raise UsageError(f"--platform {given.platform}: this machine builds for {host} only, as yet")
-    outputs, packing = outputs_of(given, (platform,))
+    platforms = platforms_of(given.platform)
     build_args = _build_args(given.build_arg, world.environment)
+    index = build_args.get(MULTI_PLATFORM, "").lower() in {"1", "t", "true"}
+    outputs, packing = outputs_of(given, platforms or (Platform.host(),), index=index)
     return BuildOptions(
         context=given.context,
         root=given.root or world.default_root(),
-        platform=platform,
+        platforms=platforms,
         dockerfile=given.file,
         tags=tuple(given.tag),
         target=given.target,

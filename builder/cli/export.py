@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 
-from builder.cli.arguments import Parser
+from builder.cli.arguments import Parser, add_platform_option, platform_of
 from builder.cli.outputs import refuse_terminal
 from builder.cli.refs import find_image
 from builder.cli.world import World
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str], world: World) -> int:
     parser.add_argument("image", metavar="IMAGE", help="a name, an id, or oci-layout://DIR[:TAG]")
     parser.add_argument("-o", "--output", default="", metavar="FILE", help="a tar; standard output if left out")
     parser.add_argument("-C", "--directory", default="", metavar="DIR", help="into a folder instead")
+    add_platform_option(parser)
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
     given = parser.parse_args(arguments)
     if given.directory and given.output:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str], world: World) -> int:
         closing(Store(given.root or world.default_root())) as store,
         open_listener("auto", world.err, world.monotonic) as listener,
     ):
-        _, image = find_image(given.image, store)
+        _, image = find_image(given.image, store, platform_of(given.platform))
         places = Places(store, Report(listener, world.monotonic), keep_owners=os.geteuid() == 0)
         deliver([Draft.of(image)], (), (output,), Packing(), places)
     return 0

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 
-from builder.cli.arguments import Parser
+from builder.cli.arguments import Parser, add_platform_option, platform_of
 from builder.cli.images import human_size
 from builder.cli.refs import find_image
 from builder.cli.world import World
@@ -23,10 +23,11 @@ def main(arguments: Sequence[str], world: World) -> int:
     parser.add_argument("image", metavar="IMAGE", help="a name, an id, or oci-layout://DIR[:TAG]")
     parser.add_argument("--no-trunc", action="store_true", help="show instructions in full")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line, with all that is known")
+    add_platform_option(parser)
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
     given = parser.parse_args(arguments)
     with closing(Store(given.root or world.default_root())) as store:
-        _, image = find_image(given.image, store)
+        _, image = find_image(given.image, store, platform_of(given.platform))
         rows = _rows(Side(image, store))
     if given.json:
         for row in reversed(rows):

@@ -5,28 +5,28 @@ from contextlib import closing
 
 from builder.cli.arguments import Parser
 from builder.cli.world import World
-from builder.images import image_at
+from builder.images import images_at
 from cache.store import Store
-from layers.oci import Descriptor, Image, Platform
+from layers.oci import Image
 from layers.registry.reference import Reference
 
 
 def main(arguments: Sequence[str], world: World) -> int:
-    """List the images, one a line, sorted by name."""
+    """List the images, one a line, sorted by name; a name for several platforms has a line for each that is there."""
     parser = Parser(prog="pybuild images", description="List the images of the store.")
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
     parser.add_argument("-q", "--quiet", action="store_true", help="print image ids alone")
     given = parser.parse_args(arguments)
     with closing(Store(given.root or world.default_root())) as store:
         rows = [
-            _row(name, descriptor, image)
+            _row(name, image)
             for name, descriptor in sorted(store.layout.names().items())
-            if (image := image_at(store.layout, descriptor, Platform.host())) is not None
+            for image in images_at(store.layout, descriptor)
         ]
     if given.quiet:
         rows = [(row[2],) for row in rows]
     else:
-        rows.insert(0, ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"))
+        rows.insert(0, ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "PLATFORM"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -34,13 +34,14 @@ def main(arguments: Sequence[str], world: World) -> int:
     return 0
 
 
-def _row(name: str, descriptor: Descriptor, image: Image) -> tuple[str, ...]:
+def _row(name: str, image: Image) -> tuple[str, ...]:
     reference = Reference.parse(name)
     repository = Reference(reference.host, reference.repository).familiar
     # Sizes are those of the blobs, as a registry would count them: what a container needs is more.
-    size = descriptor.size + image.manifest.config.size + sum(layer.size for layer in image.manifest.layers)
+    size = image.descriptor.size + image.manifest.config.size + sum(layer.size for layer in image.manifest.layers)
     created = image.config.created.replace("T", " ")[:19] or "-"
-    return repository, reference.tag or "-", image.manifest.config.digest.hex[:12], created, human_size(size)
+    short = image.manifest.config.digest.hex[:12]
+    return repository, reference.tag or "-", short, created, human_size(size), str(image.config.platform)
 
 
 def human_size(size: int) -> str:

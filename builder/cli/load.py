@@ -13,7 +13,6 @@ from builder.progress.choose import open_listener
 from builder.report import Report
 from cache.store import Store
 from layers.counted import counted
-from layers.oci import Platform
 from layers.registry.reference import Reference
 
 
@@ -48,12 +47,12 @@ def main(arguments: Sequence[str], world: World) -> int:
 def _load(source: str, store: Store, progress: Callable[[int, int], None]) -> list[Loaded]:
     """Load from standard input, a folder or a file; `progress` is told of the bytes read, and of how many there are."""
     if source == "-":
-        return load_archive(counted(sys.stdin.buffer, lambda done: progress(done, 0)), store, Platform.host())
+        return load_archive(counted(sys.stdin.buffer, lambda done: progress(done, 0)), store)
     if os.path.isdir(source):
-        return load_folder(source, store, Platform.host())
+        return load_folder(source, store)
     try:
         with open(source, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            return load_archive(counted(file, lambda done: progress(done, size)), store, Platform.host())
+            return load_archive(counted(file, lambda done: progress(done, size)), store)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {(error.strerror or '').lower()}") from error

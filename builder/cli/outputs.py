@@ -148,7 +148,8 @@ class _Parsing:
                 raise self._wrong("a folder cannot go to standard output")
             refuse_terminal(self._option)
         if form in FILE_SYSTEMS:
-            output = Output(form, destination, split=self._optional_boolean("platform-split"))
+            split = self._optional_boolean("platform-split")
+            output = Output(form, destination, split=self._defaults.index or None if split is None else split)
         else:
             names, packing = self._names(), self._packing()
             rest = {key: self._fields.pop(key) for key in _REGISTRY_KEYS if key in self._fields}

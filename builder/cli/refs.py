@@ -6,12 +6,12 @@ from layers.errors import StoreError
 from layers.oci import Image, Platform
 
 
-def find_image(text: str, store: Store) -> tuple[str, Image]:
+def find_image(text: str, store: Store, platform: Platform | None = None) -> tuple[str, Image]:
     """The full name, or what stands for it, and the image, whose blobs are in the store. ImageError if it is not there.
 
-    What a layout has is copied to the store, without a name.
+    What a layout has is copied to the store, without a name. Of an index it is the image for a platform; None is this
+    machine's, else the only one that there is.
     """
-    platform = Platform.host()
     if not text.startswith(OCI_LAYOUT):
         name, image = find_named(store.layout, text, platform)
         missing = [layer.digest for layer in image.manifest.layers if not store.layout.has(layer)]

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from contextlib import closing
 
-from builder.cli.arguments import Parser, pair
+from builder.cli.arguments import Parser, add_platform_option, pair, platform_of
 from builder.cli.world import World
 from builder.images import find_named
 from builder.run import RunOptions, run
 from cache.store import Store
-from layers.oci import Platform
 
 
 def main(arguments: Sequence[str], world: World) -> int:
     """Run a command in a copy of the image's file system, which is thrown away; its exit status is ours."""
     parser = Parser(prog="pybuild run", description="Run a command in an image. What it changes is gone when it ends.")
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
+    add_platform_option(parser)
     parser.add_argument("-i", "--interactive", action="store_true", help="hand standard input on")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable")
@@ -34,5 +34,5 @@ def main(arguments: Sequence[str], world: World) -> int:
         terminal=given.tty,
     )
     with closing(Store(given.root or world.default_root())) as store:
-        _, image = find_named(store.layout, given.image, Platform.host())
+        _, image = find_named(store.layout, given.image, platform_of(given.platform))
         return run(image, options, store)

@@ -11,6 +11,7 @@ from builder.cli.diff import value_text
 from builder.cli.refs import find_image
 from builder.cli.world import World
 from builder.compare import Difference
+from builder.errors import UsageError
 from builder.excerpt import excerpt
 from builder.progress.choose import open_listener
 from builder.side import Side
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str], world: World) -> int:
     add_build_options(parser)
     given = parser.parse_args(arguments)
     options = replace(options_of(given, world), tags=(), outputs=(), use_cache=False, keep_records=False)
+    if len(options.platforms) > 1:
+        raise UsageError("pybuild verify: one platform is verified at a time")
     with closing(Store(options.root)) as store:
-        _, image = find_image(given.image, store)
+        _, image = find_image(given.image, store, options.platforms[0] if options.platforms else None)
     epoch = options.source_date_epoch or options.build_args.get("SOURCE_DATE_EPOCH") or epoch_of(image)
     options = replace(options, source_date_epoch=epoch)
     with open_listener("quiet" if given.quiet else given.progress, world.err, world.monotonic) as listener:

@@ -36,6 +36,7 @@ def run_action(run: d.Run, state: StageState, scope: Scope) -> Run:
         environment=tuple(sorted(state.environment.items())),
         directory=state.directory,
         user=state.config.config.user,
+        platform=state.config.platform,
         network=scope.network if run.network == "default" else run.network,
         proxies=proxy_variables(scope.build_args),
         mounts=_mounts(run, state, scope),

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from builder.export.image import Packaged
 from builder.export.output import Output
+from builder.images import images_at
 from builder.report import Report
 from builder.supply import Supply
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor
-from layers.parts import parts_of
 from layers.registry.client import Registry
 from layers.registry.push import push
 from layers.registry.reference import Reference
@@ -81,8 +81,9 @@ def neighbours(layout: Layout, references: Sequence[Reference]) -> Callable[[str
         with suppress(PybuildError):  # an image that is not whole, or another tool's name: nothing is lost
             reference = Reference.parse(name)
             if reference.host in hosts and reference not in references:
-                blobs = parts_of(layout, image).blobs
-                known |= {(reference.host, blob.digest): reference.repository for blob in blobs}
+                for part in images_at(layout, image):
+                    blobs = (part.manifest.config, *part.manifest.layers)
+                    known |= {(reference.host, blob.digest): reference.repository for blob in blobs}
     return lambda host, blob: _at(known, host, blob)
 
 

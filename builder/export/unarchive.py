@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from builder.images import copy_blob, read_image
+from builder.images import choose_image, copy_blob, images_at
 from cache.store import Store
 from layers.compress import decompressed
 from layers.digest import Digest, DigestError
@@ -30,7 +30,6 @@ from layers.oci import (
     ImageConfig,
     Index,
     Manifest,
-    Platform,
 )
 from layers.registry.reference import Reference
 from layers.tar import TarError, read_tar
@@ -43,7 +42,7 @@ Loaded = tuple[str, Image]
 """A full name, or "" for an image without one, and the image."""
 
 
-def load_archive(stream: BinaryIO, store: Store, platform: Platform) -> list[Loaded]:
+def load_archive(stream: BinaryIO, store: Store) -> list[Loaded]:
     """Put all images of an archive into the store, under the names that they have in it.
 
     ImageError if it is no archive of images, or not a whole one; then no name has changed.
@@ -55,17 +54,17 @@ def load_archive(stream: BinaryIO, store: Store, platform: Platform) -> list[Loa
     except TarError as error:
         raise ImageError(f"this is no archive of images: {error.message}") from error
     images = list(archive.images())
-    return _keep(images, store, platform)
+    return _keep(images, store)
 
 
-def load_folder(folder: str, store: Store, platform: Platform) -> list[Loaded]:
+def load_folder(folder: str, store: Store) -> list[Loaded]:
     """Put all images of an OCI layout folder into the store."""
     layout = Layout(folder)
     images = list(_listed(layout.index()))
     for _, root in images:
         for blob in _blobs(root, layout):
             copy_blob(layout, blob, store.layout)
-    return _keep(images, store, platform)
+    return _keep(images, store)
 
 
 def _blobs(root: Descriptor, layout: Layout) -> Iterator[Descriptor]:
@@ -80,28 +79,29 @@ def _blobs(root: Descriptor, layout: Layout) -> Iterator[Descriptor]:
     yield root
 
 
-def _keep(images: list[tuple[str, Descriptor]], store: Store, platform: Platform) -> list[Loaded]:
+def _keep(images: list[tuple[str, Descriptor]], store: Store) -> list[Loaded]:
     """Give images their names, once all of them are known to be whole."""
-    loaded = [(name, _checked(name, root, store, platform)) for name, root in images]
+    loaded = [(name, _checked(name, root, store)) for name, root in images]
     for name, root in images:
         if name:
             store.layout.tag(name, root)
     return loaded
 
 
-def _checked(name: str, root: Descriptor, store: Store, platform: Platform) -> Image:
-    """The image of a manifest or index, if it is whole and what it says."""
-    chosen = root
-    if root.media_type in INDEXES:
-        chosen = Index.parse(store.layout.read(root)).choose(platform)
-    image = read_image(store.layout, chosen)
-    if image is None:
-        raise ImageError(f"{chosen.media_type} is not an image")
-    for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
-        if not store.layout.has(layer):
-            raise ImageError(f"layer {layer.digest} of {name or root.digest} is missing")
-        store.index_of(diff_id, layer)
-    return image
+def _checked(name: str, root: Descriptor, store: Store) -> Image:
+    """The image of a manifest or index, once all that are there are whole and what they say; of several this machine's.
+
+    An index may name more than an archive has: whoever wrote it had the images of some platforms only.
+    """
+    images = images_at(store.layout, root)
+    if not images:
+        raise ImageError(f"{root.media_type} is not an image")
+    for image in images:
+        for layer, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
+            if not store.layout.has(layer):
+                raise ImageError(f"layer {layer.digest} of {name or root.digest} is missing")
+            store.index_of(diff_id, layer)
+    return choose_image(store.layout, root, None) or images[0]
 
 
 def _listed(index: Index) -> Iterator[tuple[str, Descriptor]]:

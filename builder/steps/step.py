@@ -7,7 +7,7 @@ from builder.sandbox.process import Host, Ulimit
 from builder.steps.mode import Mode
 from builder.steps.remote import Remote
 from cache.mounts import Sharing
-from layers.oci import Image
+from layers.oci import Descriptor, Image, Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Base:
     name: str
     """As shown: `docker.io/library/debian:12`."""
     image: Image
+    index: Descriptor | None = None
+    """What the name stands for, if that is an index that the image was chosen from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Run:
     directory: str
     user: str
     """As USER has it: resolved only when the step runs, since an earlier step may have made the user."""
+    platform: Platform
+    """What the programs of the file system are for."""
     network: str = "default"
     proxies: tuple[tuple[str, str], ...] = ()
     """Proxy variables: the command sees them, the key and the history do not."""

@@ -6,6 +6,7 @@ against its digest, and handed on as the bytes that came.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -47,6 +48,15 @@ T = TypeVar("T")
 Keep = Callable[[bytes, str], Descriptor]
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a reference means for a platform."""
+
+    image: Image
+    index: Descriptor | None
+    """What the reference itself names, if the image was chosen from an index."""
+
+
 class Registry:
     """All registries of one run; threads may share it. Remembers tokens, and which mirrors are of use."""
 
@@ -68,8 +78,8 @@ class Registry:
         self._lacking: set[tuple[Endpoint, Reference]] = set()
         """Mirrors that did not have something of a reference."""
 
-    def resolve(self, reference: Reference, platform: Platform, keep: Keep) -> Image:
-        """The image of a platform; its manifest and configuration go through `keep` as the bytes that came.
+    def resolve(self, reference: Reference, platform: Platform, keep: Keep) -> Resolved:
+        """The image of a platform; its documents, indexes included, go through `keep` as the bytes that came.
 
         ImageError says what there is instead: nothing, other platforms, an artifact, something broken.
         """
@@ -159,13 +169,13 @@ class Registry:
                 error.hint = f"the mirror does not have it either: {said}"
             raise
 
-    def _resolve(self, endpoint: Endpoint, reference: Reference, platform: Platform, keep: Keep) -> Image:
+    def _resolve(self, endpoint: Endpoint, reference: Reference, platform: Platform, keep: Keep) -> Resolved:
         """The image at one place: through indexes down to its manifest, then its configuration."""
         data, kind = self._manifest(endpoint, reference.selector, reference.digest)
-        depth = 0
+        indexes = []
         while kind in INDEXES:
-            depth += 1
-            if depth > _DEEPEST_INDEX:
+            indexes.append((data, kind))
+            if len(indexes) > _DEEPEST_INDEX:
                 raise RegistryError(f"{endpoint}: its indexes name one another without end")
             chosen = Index.parse(data).choose(platform)
             data, kind = self._manifest(endpoint, chosen.digest, chosen.digest)
@@ -179,7 +189,9 @@ class Registry:
         if config.platform.architecture and not platform.runs(config.platform):
             raise RegistryError(f"{reference.familiar} is an image for {config.platform}; there is none for {platform}")
         keep(config_data, manifest.config.media_type)
-        return Image(keep(data, kind), manifest, config)
+        image = Image(keep(data, kind), manifest, config)
+        kept = [keep(*index) for index in indexes]
+        return Resolved(image, kept[0] if kept else None)
 
     def _manifest(self, endpoint: Endpoint, selector: str, digest: Digest | None) -> tuple[bytes, str]:
         """A manifest or index as it came, and its media type."""

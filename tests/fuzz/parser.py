@@ -26,7 +26,7 @@ def load() -> Callable[[bytes], None]:
     from layers.errors import ImageError, PybuildError
     from layers.oci import Platform
 
-    def missing(name: str) -> Base:
+    def missing(name: str, _platform: Platform) -> Base:
         raise ImageError(f"there is no {name}")
 
     surroundings = Surroundings(

@@ -1,0 +1,185 @@
+"""RUN for another processor, which the kernel hands to QEMU; what the two platforms make is one index."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import machine_code
+import pytest
+import users
+from images import Project, make_base, pybuild
+
+from builder import emulation
+from layers.entry import Change, Entry, Kind
+from layers.layer import write_layer
+from layers.layout import Layout
+from layers.oci import CONFIG, INDEX, MANIFEST, History, ImageConfig, Index, Manifest, Platform, RunConfig
+
+pytestmark = pytest.mark.kernel
+
+HOST = Platform.host()
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+OTHER = Platform("linux", "arm64" if HOST.architecture == "amd64" else "amd64")
+DOCKERFILE = """\
+FROM --platform=$BUILDPLATFORM busybox AS build
+RUN cat /proc/sys/kernel/random/uuid > /chance
+ARG TARGETARCH
+RUN echo $TARGETARCH > /for
+FROM busybox
+COPY --from=build /for /chance /
+RUN uname -m > /machine
+"""
+
+
+@contextmanager
+def registered(machine: str) -> Iterator[None]:
+    """QEMU registered for a machine's programs, and everything as it was before afterwards."""
+    qemu = shutil.which(f"qemu-{machine}-static")
+    if qemu is None:
+        pytest.fail(f"qemu-{machine}-static is missing; scripts/test installs qemu-user-static")
+    number = machine_code.PROCESSORS[machine].elf_machine
+    magic = b"\x7fELF\x02\x01\x01" + bytes(9) + bytes([2, 0, number, 0])
+    mask = b"\xff" * 7 + b"\x00" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
+    name = f"pybuild-{os.getpid()}"
+    escaped = ["".join(f"\\x{byte:02x}" for byte in part) for part in (magic, mask)]
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["mount", "-t", "binfmt_misc", "none", folder], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"binfmt_misc cannot be mounted here: {done.stderr.strip()}")
+        try:
+            Path(folder, "register").write_text(f":{name}:M::{escaped[0]}:{escaped[1]}:{qemu}:F")
+            yield
+        except PermissionError as error:
+            pytest.skip(f"nothing can be registered with binfmt_misc here: {errno.errorcode[error.errno or 0]}")
+        finally:
+            if Path(folder, name).exists():
+                Path(folder, name).write_text("-1")
+            subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _emulator() -> Iterator[None]:
+    """Programs of the other processor run, as the machine is or by what is registered for these tests."""
+    if emulation.can_run.__wrapped__(OTHER):
+        yield
+        return
+    with registered(MACHINES[OTHER.architecture]):
+        yield
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Path]:
+    """A base of two images: busybox for this machine, and for the other one a shell that only writes /machine."""
+    with users.place_of(users.ROOT) as place:
+        make_base(place / "base")
+        layout = Layout(str(place / "base"))
+        (own,) = layout.index().manifests
+        program = machine_code.tells_machine(MACHINES[OTHER.architecture], "/machine")
+        changes = [
+            Change(Entry("bin", Kind.DIRECTORY, 0o755)),
+            Change(Entry("bin/sh", Kind.FILE, 0o755, size=len(program)), program),
+        ]
+        layer, _ = write_layer(iter(changes), layout)
+        config = ImageConfig(OTHER, RunConfig(cmd=("sh",)), (layer.diff_id,), (History(created_by="made"),))
+        other = Manifest(layout.put(config.serialise(), CONFIG), (layer.descriptor,))
+        listed = [layout.put(other.serialise(), MANIFEST), own]
+        platforms = [OTHER, HOST]
+        documents = [
+            {**each.to_json(), "platform": {"os": "linux", "architecture": platform.architecture}}
+            for each, platform in zip(listed, platforms, strict=True)
+        ]
+        index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": documents}).encode()
+        Index.parse(index)
+        layout.tag("docker.io/library/busybox:latest", layout.put(index, INDEX))
+        yield place / "base"
+
+
+@pytest.fixture(scope="module")
+def built(both: Path) -> Iterator[Project]:
+    """What root has built of it for both platforms, without the cache, into all kinds of places."""
+    with users.place_of(users.ROOT) as place:
+        project = Project(place, both)
+        project.write({"Dockerfile": DOCKERFILE})
+        places = [f"--output={place}/out", f"--output=type=oci,dest={place}/app.tar", "--output=type=image"]
+        project.built(f"--platform={HOST},{OTHER}", "--no-cache", *places)
+        yield project
+
+
+def files(project: Project, architecture: str) -> dict[str, str]:
+    """What an export has for a platform."""
+    folder = project.place / "out" / f"linux_{architecture}"
+    return {name: (folder / name).read_text().strip() for name in ("machine", "for", "chance")}
+
+
+def test_commands_run_as_on_the_machine_that_the_image_is_for(built: Project) -> None:
+    for architecture, machine in MACHINES.items():
+        assert files(built, architecture)["machine"] == machine
+        assert files(built, architecture)["for"] == architecture
+
+
+def test_what_both_begin_with_is_run_once_also_without_the_cache(built: Project) -> None:
+    assert files(built, "amd64")["chance"] == files(built, "arm64")["chance"]
+
+
+def test_commands_run_the_same_for_an_ordinary_user(both: Path, project_of: Callable[[str], Project]) -> None:
+    place = project_of(users.RANGES).place
+    project = Project(place, both, users.RANGES)
+    project.write({"Dockerfile": "FROM busybox\nRUN uname -m > /machine\n"})
+
+    project.built(f"--platform={OTHER}", f"--output={place}/out")
+
+    assert (place / "out/machine").read_text() == MACHINES[OTHER.architecture]
+
+
+def test_a_second_build_for_both_runs_nothing(built: Project) -> None:
+    again = built.built(f"--platform={HOST}", f"--platform={OTHER}")
+
+    assert set(again.steps.values()) == {"CACHED"}
+
+
+def test_skopeo_reads_and_copies_all_of_the_index(built: Project) -> None:
+    place, name = built.place, "docker.io/library/app:latest"
+
+    raw = tool("skopeo", "inspect", "--raw", f"oci:{built.store}:{name}")
+    tool("skopeo", "copy", "--quiet", "--all", f"oci-archive:{place}/app.tar", f"oci:{place}/copy:app")
+    chosen = tool("skopeo", "inspect", f"--override-arch={OTHER.architecture}", f"oci:{place}/copy:app")
+
+    platforms = [listed["platform"]["architecture"] for listed in json.loads(raw)["manifests"]]
+    assert platforms == [HOST.architecture, OTHER.architecture]
+    assert json.loads(chosen)["Architecture"] == OTHER.architecture
+
+
+def test_buildah_and_umoci_read_a_platform_of_the_index(built: Project) -> None:
+    """umoci itself chooses none of several platforms: it is given one of them."""
+    place, name = built.place, "docker.io/library/app:latest"
+
+    storage = [f"--root={place}/storage", f"--runroot={place}/run", "--storage-driver=vfs"]
+    made = tool("buildah", *storage, "pull", f"--arch={OTHER.architecture}", f"oci:{built.store}:{name}").split()[-1]
+    inspected = tool("buildah", *storage, "inspect", "--type=image", made)
+    architecture = f"--override-arch={OTHER.architecture}"
+    tool("skopeo", architecture, "copy", "--quiet", f"oci:{built.store}:{name}", f"oci:{place}/one:app")
+    tool("umoci", "unpack", "--image", f"{place}/one:app", str(place / "bundle"))
+
+    assert json.loads(inspected)["OCIv1"]["architecture"] == OTHER.architecture
+    assert (place / "bundle/rootfs/machine").read_text() == MACHINES[OTHER.architecture]
+
+
+def test_an_image_for_the_other_machine_is_run(built: Project) -> None:
+    done = pybuild("run", f"--root={built.root}", f"--platform={OTHER}", "app", "/bin/sh", cwd=built.place)
+
+    assert (done.status, done.err) == (0, "")
+
+
+def tool(*arguments: str) -> str:
+    """What a program prints."""
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
