@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from builder.deadline import Deadline, deadline
 from builder.dockerfile.values import go_duration
 from builder.errors import CommandError
 from builder.sandbox.cgroups.steps import LimitedSteps, StepGroups
 from builder.sandbox.process import Limits
+from layers.data import dataclass
 
 TIMED_OUT = 124
 """The status of a command that took too long, as timeout(1) has it."""

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from builder.report import Report
 from builder.supply import Supply
 from cache.answers import Answers
 from cache.store import Store
+from layers.data import dataclass, replace
 from layers.digest import Digest
 from layers.errors import PybuildError
 from layers.oci import Image, ImageConfig, Platform

@@ -1,10 +1,10 @@
 """Which shared caches a build asks and fills: one --cache-from or --cache-to as a value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from layers.compress import Compression
+from layers.data import dataclass, field
 
 
 class Kind(StrEnum):

@@ -6,10 +6,10 @@ layers that are not the same, and each layer in one pass.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from builder.side import Side
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 from layers.index import LayerIndex

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from builder.bounds import Bounds
 from builder.context.remote import Remotes
@@ -24,6 +23,7 @@ from builder.steps.step import Run, Step
 from builder.supply import LostLayersError, Supply
 from cache.answers import Answers
 from cache.store import Store
+from layers.data import dataclass
 
 Plans = Mapping[int, StagePlan]
 Drafts = tuple[Draft, ...]

@@ -1,7 +1,8 @@
 """What a person lends to a build: secrets and SSH agents. Nothing of it may show in a key, a layer, a log or a repr."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from layers.data import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ specification has it, not set. A fresh clone is younger than its last commit, so
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from builder.arguments import SOURCE_DATE_EPOCH as ARGUMENT
 from builder.context.named import Folder, context_source
 from builder.errors import ContextError, UsageError
 from builder.options import BuildOptions
 from builder.steps.tree import Tree, walk
+from layers.data import replace
 from layers.entry import WHITEOUT_PREFIX, Change, Kind
 
 SECOND = 1_000_000_000

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
+from layers.data import replace
 from layers.errors import Location, PybuildError
 
 __all__ = [

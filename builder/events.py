@@ -1,9 +1,9 @@
 """What happens in a build, as values. The engine only ever hands these to a listener; listeners print."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from builder.errors import Location
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 from builder.bounds import Bounds
 from builder.credentials import Credentials
@@ -26,6 +25,7 @@ from builder.steps.target import Target
 from builder.steps.workdir import directory_changes
 from cache.store import Store
 from layers.accounts import Accounts
+from layers.data import replace
 from layers.entry import Change
 from layers.layer import Layer, write_layer
 from layers.view import View

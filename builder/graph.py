@@ -5,7 +5,6 @@ the instructions mean.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 
 from builder.arguments import CONTROL_ARGUMENTS, PROXY_ARGUMENTS, global_arguments
 from builder.context.named import NamedContexts, full_name
@@ -19,6 +18,7 @@ from builder.evaluation.run import ENTITLEMENTS
 from builder.evaluation.stage_state import DEFAULT_PATH, Reading, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, RunSettings, Step
 from builder.survey import Survey, SurveyedStage
+from layers.data import dataclass, field, replace
 from layers.errors import ImageError, PybuildError
 from layers.oci import ImageConfig, Platform, RunConfig
 from layers.registry.reference import Reference

@@ -1,13 +1,13 @@
 """What a build is asked to do: the command line as a value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from builder.caches import CachePlace, CacheTarget
 from builder.credentials import Credentials
 from builder.export.output import Output, Packing
 from builder.sandbox.process import Limits
 from builder.steps.step import RunSettings
+from layers.data import dataclass, field
 from layers.oci import Platform
 from layers.registry.settings import RegistrySettings
 

@@ -1,7 +1,6 @@
 """The trees that COPY, ADD and mounts read from, and what of them goes into a step's key."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
 
 from builder.bindings import Bindings, Finished, mount_rows
@@ -17,6 +16,7 @@ from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, 
 from builder.steps.tree import Tree, digest_of
 from cache.answers import Answers
 from cache.store import Store
+from layers.data import dataclass, replace
 from layers.digest import Digest, canonical_json
 
 Material = dict[str, object]

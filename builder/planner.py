@@ -1,7 +1,6 @@
 """Which steps the cache answers. Planning looks, and changes nothing but what the cache remembers of files."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from builder.errors import located
 from builder.graph import Graph, ImageStart, Stage, StageStart
@@ -10,6 +9,7 @@ from builder.snapshot import Snapshot
 from builder.steps.step import Action, Copy, Step
 from cache.answers import Answers
 from cache.keys import key_of
+from layers.data import dataclass
 from layers.digest import Digest
 
 

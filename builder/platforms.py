@@ -1,10 +1,10 @@
 """Several platforms in one build: a stage that does not depend on what is built for is there once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.steps.step import Action, BindMount, CacheMount, Copy, FromStage, MakeDirectory, Origin, Run, RunMount
+from layers.data import replace
 
 
 def joined(graphs: Sequence[Graph]) -> Graph:

@@ -1,8 +1,8 @@
 """Logins of a person: tried at their registry, kept in the usual files, forgotten."""
 
 import time
-from dataclasses import replace
 
+from layers.data import replace
 from layers.registry.auth_file import AuthFile
 from layers.registry.credentials import Logins
 from layers.registry.dialogue import Dialogue

@@ -1,7 +1,6 @@
 """Runs a command in an image: the sandbox of RUN, on a file system that is thrown away."""
 
 import os
-from dataclasses import dataclass
 
 from builder.emulation import refuse
 from builder.errors import UsageError
@@ -10,6 +9,7 @@ from builder.sandbox.process import DEFAULT_PATH, Process
 from builder.snapshot import Snapshot
 from cache.store import Store
 from layers.accounts import Accounts
+from layers.data import dataclass
 from layers.oci import Image, RunConfig
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from builder.caches import CachePlace, CacheTarget, Kind
 from builder.report import Report
@@ -14,6 +13,7 @@ from cache.shared.facts import Facts
 from cache.shared.folder import FolderShelf
 from cache.shared.shelf import Shelf
 from cache.store import Store
+from layers.data import replace
 from layers.digest import Digest
 from layers.errors import PybuildError
 from layers.layer import Layer

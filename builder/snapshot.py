@@ -1,9 +1,9 @@
 """A stage on its way: the layers that its steps have made so far, and the image that they add up to."""
 
-from dataclasses import dataclass, replace
 from typing import Self
 
 from cache.keys import chain_id
+from layers.data import dataclass, replace
 from layers.digest import Digest
 from layers.layer import Layer
 from layers.oci import History, Image, ImageConfig

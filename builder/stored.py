@@ -1,8 +1,7 @@
 """What a person means by the name or the id of an image of the store, whatever platform it is for."""
 
-from dataclasses import dataclass
-
 from builder.context.named import full_name
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.layout import Layout
 from layers.oci import INDEXES, MANIFESTS, Descriptor, Index, Manifest

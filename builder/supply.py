@@ -6,11 +6,11 @@ to its registry is never downloaded.
 
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 
 from builder.errors import CancelledError
 from builder.report import Report
 from cache.store import Store
+from layers.data import dataclass, field
 from layers.digest import Digest
 from layers.errors import ImageError, PybuildError, StoreError
 from layers.layer import Layer, read_layer

@@ -1,10 +1,10 @@
 """What an evaluation saw of a Dockerfile: what checks and outlines are made from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from builder.dockerfile.instructions import Dockerfile, StageText
 from builder.evaluation.stage_state import Reading
+from layers.data import dataclass
 from layers.oci import Platform
 
 

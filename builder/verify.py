@@ -1,7 +1,6 @@
 """Whether an image is what a context builds: the first step that made something else, and what is different in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from builder.blame import Blame
 from builder.build import Result
@@ -9,6 +8,7 @@ from builder.compare import Comparison, Difference, Setting
 from builder.side import Side, shown
 from builder.steps.step import Copy, Step
 from cache.store import Store
+from layers.data import dataclass
 from layers.errors import Location
 
 _EXCERPT = 60

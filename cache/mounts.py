@@ -11,10 +11,10 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 
 from cache.trees import mapping
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.errors import StoreError
 from layers.owners import give

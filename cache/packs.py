@@ -7,13 +7,13 @@ is a fact about layers, whichever image has them.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import BinaryIO
 
 from cache.keys import chain_id
 from cache.store import Store
 from layers.compress import Compression, compressor, decompressed
 from layers.counted import counted
+from layers.data import replace
 from layers.digest import Digest, canonical_json
 from layers.errors import ImageError
 from layers.layer import Layer, write_layer

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cache.db import Database, Row
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.errors import StoreError
 from layers.layer import Layer

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.view import View
 

@@ -1,7 +1,8 @@
 """The one family of errors that a person sees: what failed, where, and what to do next."""
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

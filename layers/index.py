@@ -7,10 +7,10 @@ its blobs nor an unpacked tree.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO, Self
 
+from layers.data import dataclass, field
 from layers.digest import canonical_json
 from layers.entry import Entry, Kind
 from layers.errors import StoreError

@@ -3,10 +3,10 @@
 import hashlib
 import io
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.compress import Compression
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.entry import Change, Entry, Kind
 from layers.errors import ImageError

@@ -8,10 +8,10 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import BinaryIO
 
 from layers.blob import BlobWriter, NewFile, explained, open_verified
+from layers.data import replace
 from layers.digest import Digest
 from layers.errors import ImageError, StoreError
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index

@@ -8,10 +8,10 @@ the fields below does not reach images built from it, which is also what BuildKi
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self
 
+from layers.data import dataclass, field, replace
 from layers.digest import Digest, canonical_json
 from layers.errors import ImageError
 

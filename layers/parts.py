@@ -1,8 +1,8 @@
 """What an image, or an index of images, is made of."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.layout import Layout
 from layers.oci import INDEXES, MANIFESTS, Descriptor, Index, Manifest

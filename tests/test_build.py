@@ -186,7 +186,10 @@ def test_a_cached_build_imports_little_and_enters_no_namespace(project: Project)
     done = users.run_as(users.ROOT, argv, cwd=project.place, env=environment(project.place))
 
     stayed, modules = json.loads(done.stdout)
-    dear = "requests rich pathspec zstandard isal concurrent.futures asyncio subprocess http email tempfile"
+    dear = (
+        "requests rich pathspec zstandard isal concurrent.futures asyncio subprocess http email tempfile"
+        " dataclasses inspect"
+    )
     assert stayed
     assert set(modules) & set(dear.split()) == set()
 

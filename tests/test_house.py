@@ -112,6 +112,11 @@ def test_each_dependency_has_a_door() -> None:
     assert names == set(DOORS) - set(COMES_WITH)
 
 
+def test_data_classes_are_those_that_cost_nothing() -> None:
+    """Those of the standard library, each of them compiled, would be half of the time of a build with nothing to do."""
+    assert [name for name in MODULES if "dataclasses" in imports(name)] == []
+
+
 def test_only_the_command_line_prints_and_exits() -> None:
     banned = {"print", "input", "exit", "quit", "sys.exit", "sys.argv", "SystemExit"}
 

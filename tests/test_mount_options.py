@@ -1,7 +1,6 @@
 """What RUN's flags and here-documents mean, and how each mistake in them is told: nothing is executed."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 
@@ -24,6 +23,7 @@ from builder.steps.step import (
     TmpfsMount,
 )
 from cache.mounts import Sharing
+from layers.data import replace
 from layers.oci import ImageConfig, Platform, RunConfig
 
 

@@ -4,7 +4,6 @@ A case is a folder with a Dockerfile, byte for byte, and expected.txt: its instr
 default, or the error. To add one, add the folder; the failing test shows what it would expect.
 """
 
-import dataclasses
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from builder.dockerfile.instructions import Add, Cmd, Copy, Dockerfile, Instruct
 from builder.dockerfile.parser import parse, parse_trigger
 from builder.dockerfile.reader import read
 from builder.errors import DockerfileError, Location
+from layers.data import fields
 
 CASES = Path(__file__).parent.parent / "testdata" / "dockerfiles"
 
@@ -93,7 +93,7 @@ def told(data: bytes) -> str:
 
 def lines_of(part: Instruction) -> list[str]:
     lines = [f"{part.location.first}-{part.location.last} {type(part).__name__}"]
-    for field in dataclasses.fields(part):
+    for field in fields(part):
         value = getattr(part, field.name)
         if field.name not in {"location", "original"} and value != field.default:
             lines += value_lines(field.name, value)

@@ -1,7 +1,6 @@
 """Images into registries: what is sent and in which order, what is not sent, and what is refused."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from pushes import KIB, Push
 from registries import PASSWORD, USER, FakeRegistry, Reply, basic, stored, write_config
 from uploads import Habits, PushRegistry
 
+from layers.data import replace
 from layers.errors import ImageError, StoreError
 from layers.oci import DOCKER_LAYER_GZIP, LAYER, Descriptor, Platform
 from layers.registry.client import RegistrySettings

@@ -1,7 +1,6 @@
 """`tag` and `rm`, and what a person means by a name or an id."""
 
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from test_push_registries import Machine
 
 from cache.store import Store
+from layers.data import replace
 from layers.digest import Digest
 from layers.layout import Layout
 from layers.oci import Descriptor, Manifest

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from cache.db import Database
 from cache.keys import key_of
 from cache.records import Record, Records
+from layers.data import replace
 from layers.digest import Digest
 from layers.layer import Layer
 from layers.layout import Layout

@@ -1,8 +1,7 @@
 """What the steps of a stage add up to."""
 
-from dataclasses import replace
-
 from builder.snapshot import EMPTY_LAYER, Snapshot
+from layers.data import replace
 from layers.digest import Digest
 from layers.layer import Layer
 from layers.oci import LAYER_GZIP, Descriptor, History, Image, ImageConfig, Manifest, Platform

@@ -1,7 +1,6 @@
 """`--call`: answers about a Dockerfile that need no build: what checks find, what can be set, what can be built."""
 
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
 
 from builder.arguments import SYNTAX
 from builder.build import Clocks
@@ -26,6 +25,7 @@ from builder.options import BuildOptions
 from builder.report import Report
 from builder.supply import Supply
 from cache.store import Store
+from layers.data import dataclass, replace
 from layers.errors import PybuildError
 
 BUILD = "build"

@@ -1,12 +1,12 @@
 """What `--check` answers: each finding with its lines, or the document that `docker buildx build --check` prints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from builder.call.document import document, range_of, source_data
 from builder.checks.rule import Finding
 from builder.dockerfile.reader import Source
 from builder.excerpt import excerpt
+from layers.data import dataclass
 from layers.errors import PybuildError
 
 

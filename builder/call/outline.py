@@ -2,7 +2,6 @@
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from builder.call.document import document, located, source_data, table
@@ -11,6 +10,7 @@ from builder.dockerfile.words import expand_word
 from builder.errors import Location
 from builder.evaluation.stage_state import Reading
 from builder.survey import Survey
+from layers.data import dataclass
 
 _DEFAULT_SSH = "default"
 

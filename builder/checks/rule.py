@@ -1,12 +1,12 @@
 """What a check is, and what it finds."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from builder.dockerfile.instructions import Instruction
 from builder.errors import Location
 from builder.survey import Survey
+from layers.data import dataclass, replace
 
 
 class Subject(NamedTuple):

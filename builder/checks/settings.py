@@ -1,7 +1,6 @@
 """`# check=skip=RULE,RULE;error=true`: which rules apply, and whether what they find ends the build."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from builder.arguments import CHECK
 from builder.checks.rule import Rule
@@ -9,6 +8,7 @@ from builder.dockerfile.directives import Directive
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import BLANKS, quoted
 from builder.errors import DockerfileError, located
+from layers.data import dataclass, replace
 
 ALL = "all"
 _OPTIONS = ("skip", "experimental", "error")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from builder.cli.arguments import Parser
 from builder.cli.world import World
@@ -10,6 +9,7 @@ from builder.doctor.diagnosis import Diagnosis, diagnose
 from builder.doctor.machine import existing, machine
 from builder.doctor.trials import try_all
 from builder.errors import SandboxError
+from layers.data import asdict
 
 
 def main(arguments: Sequence[str], world: World) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 from builder.build import Clocks, build
 from builder.cli.arguments import Parser
@@ -17,6 +16,7 @@ from builder.progress.choose import open_listener
 from builder.side import Side
 from builder.verify import Finding, first_finding
 from cache.store import Store
+from layers.data import replace
 from layers.oci import Image
 
 _MOST_PATHS = 20

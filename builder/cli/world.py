@@ -4,8 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Self, TextIO
+
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import signal
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.context.repository import Repository, without_password
 from builder.errors import ContextError
+from layers.data import dataclass
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,11 +7,11 @@ folder counts for all below only if it was asked there: so it is in BuildKit, an
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from posixpath import normpath
 
 from builder.errors import ContextError, Location
+from layers.data import dataclass
 from layers.digest import Digest
 
 FILE_NAME = ".dockerignore"

@@ -1,10 +1,10 @@
 """What a text on the command line means as a context: a folder, a repository, a URL, an image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 from builder.errors import UsageError
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.registry.reference import Reference
 

@@ -1,12 +1,12 @@
 """Makes a folder of whatever a context is: what is not one already is unpacked into a temporary one."""
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from builder.context.named import Files, Folder, Url
 from builder.context.remote import Remotes, file_name
 from cache.store import Store
+from layers.data import dataclass
 
 if TYPE_CHECKING:
     from builder.context.repository import Repository

@@ -5,10 +5,10 @@ The forms are BuildKit's (docs.docker.com, "Build context", "Git repositories");
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from builder.errors import ContextError
+from layers.data import dataclass, replace
 
 _SCHEME = re.compile(r"([A-Za-z0-9+.-]+)://")
 _ALWAYS_GIT = frozenset({"git", "ssh"})

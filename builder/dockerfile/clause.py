@@ -1,7 +1,5 @@
 """One statement on its way to an instruction: its words in the forms that instructions take."""
 
-from dataclasses import dataclass, replace
-
 from builder.dockerfile.flags import FlagError, FlagKind, Flags, parse_flags, split_flags
 from builder.dockerfile.heredoc import Heredoc
 from builder.dockerfile.instructions import ExecForm, ShellForm
@@ -9,6 +7,7 @@ from builder.dockerfile.json_form import NotStringsError, json_words
 from builder.dockerfile.reader import Statement
 from builder.dockerfile.texts import words_of
 from builder.errors import DockerfileError, Location
+from layers.data import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)

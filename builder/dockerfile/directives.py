@@ -1,9 +1,8 @@
 """Parser directives: `# syntax=`, `# escape=` and `# check=` at the very top of a Dockerfile."""
 
-from dataclasses import dataclass
-
 from builder.dockerfile.texts import BLANKS, quoted
 from builder.errors import DockerfileError, Location
+from layers.data import dataclass
 
 ESCAPES = ("\\", "`")
 

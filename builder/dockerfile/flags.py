@@ -1,11 +1,11 @@
 """Flags of an instruction: the words after the keyword that begin with `--`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import BLANKS, quoted
+from layers.data import dataclass, field
 
 
 class FlagError(ValueError):

@@ -4,10 +4,9 @@ The rules are BuildKit's: a whole word of the form `[N]<<[-]NAME`, found by spli
 `a<<b`, `"<<b"` and `<<<b` are none, but `$((1 << 2))` is one, named `2))`, although no shell would agree.
 """
 
-from dataclasses import dataclass
-
 from builder.dockerfile.texts import BLANKS
 from builder.dockerfile.words import shell_words, unquoted_words
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,10 @@
 A field that a flag fills is "" or () where the flag is not given.
 """
 
-from dataclasses import dataclass
-
 from builder.dockerfile.directives import Directives
 from builder.dockerfile.reader import Note, Source
 from builder.errors import Location
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """The instructions that change nothing but the image's configuration."""
 
-from dataclasses import replace
-
 from builder.dockerfile.clause import Clause
 from builder.dockerfile.flags import FlagKind, Flags
 from builder.dockerfile.instructions import (
@@ -24,6 +22,7 @@ from builder.dockerfile.instructions import (
 from builder.dockerfile.texts import BLANKS, first_word, quoted, words_of
 from builder.dockerfile.values import duration
 from builder.dockerfile.words import split_words
+from layers.data import replace
 
 _SHORTEST_INTERVAL = 1_000_000
 """Docker's runtime takes no interval below a millisecond."""

@@ -1,7 +1,6 @@
 """From statements to instructions, and from those to the stages of a Dockerfile."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from builder.dockerfile import parse_config, parse_steps
 from builder.dockerfile.clause import Clause
@@ -10,6 +9,7 @@ from builder.dockerfile.reader import Source, Statement, read
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import first_word, quoted
 from builder.errors import DockerfileError, Location
+from layers.data import replace
 
 
 def parse(source: Source) -> Dockerfile:

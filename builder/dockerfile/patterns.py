@@ -7,7 +7,8 @@ expression is atomic, and the time is the length of the value times that of the 
 """
 
 import re
-from dataclasses import dataclass
+
+from layers.data import dataclass
 
 _LONGEST_PATTERN = 1000
 

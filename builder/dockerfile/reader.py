@@ -8,7 +8,6 @@ tells where each begins and ends. Texts are joined here, from the original lines
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 
 from builder.dockerfile.directives import Directives, read_directives
 from builder.dockerfile.flags import FlagError, split_flags
@@ -16,6 +15,7 @@ from builder.dockerfile.heredoc import Heredoc, heredocs_of
 from builder.dockerfile.json_form import NotStringsError, json_words
 from builder.dockerfile.texts import BLANKS, first_word
 from builder.errors import DockerfileError, Location
+from layers.data import dataclass, field, replace
 
 _WITH_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 

@@ -8,12 +8,12 @@ variables of that place. `lookup(name)` gives the value, or None where the name 
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from builder.dockerfile.patterns import PatternError, replace, trim_prefix, trim_suffix
 from builder.dockerfile.texts import BLANKS, quoted
 from builder.errors import DockerfileError
+from layers.data import dataclass
 
 Lookup = Callable[[str], str | None]
 

@@ -1,12 +1,12 @@
 """From facts and answers to a judgement: whether RUN works here, how, what is lacking, and what would help. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from builder.doctor.machine import Machine
 from builder.doctor.trials import Answer, Trials
 from builder.sandbox.idmap import Way
 from builder.sandbox.refusal import SETTINGS, name_of
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from layers.data import dataclass
 
 _BINFMT = "/proc/sys/fs/binfmt_misc"
 _BY_QEMU = {"aarch64": "arm64", "arm": "arm", "i386": "386", "x86_64": "amd64"}

@@ -11,12 +11,12 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 from builder.errors import SandboxError
 from builder.sandbox import idmap, syscalls
 from builder.sandbox.cgroups.places import mounted, parents
+from layers.data import dataclass, field
 
 _PATIENCE = 5
 """Seconds after which a trial counts as failed: a file system of the network may hang."""

@@ -1,12 +1,11 @@
 """What ADD means beyond COPY: URLs and repositories among its sources."""
 
-from dataclasses import replace
-
 from builder.context.remote import file_name
 from builder.context.repository import Repository, parse_repository, scheme_of
 from builder.dockerfile import instructions as d
 from builder.errors import ContextError, DockerfileError
 from builder.steps.remote import Remote, RemoteFile, RemoteRepository
+from layers.data import replace
 from layers.digest import Digest, DigestError
 
 

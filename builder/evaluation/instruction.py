@@ -5,7 +5,6 @@ of each.
 """
 
 import posixpath
-from dataclasses import replace
 
 from builder.dockerfile import instructions as d
 from builder.dockerfile.values import exposed_ports, go_duration, stop_signal
@@ -14,6 +13,7 @@ from builder.evaluation.copy import copy_action
 from builder.evaluation.run import run_action
 from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import Action, MakeDirectory, Step
+from layers.data import replace
 
 
 def evaluate(instruction: d.Instruction, state: StageState, scope: Scope) -> None:

@@ -1,7 +1,6 @@
 """A stage while its instructions are read, and what they may refer to."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from builder.dockerfile.instructions import ExecForm, Instruction, ShellForm
@@ -9,6 +8,7 @@ from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word, expand_words
 from builder.errors import Location
 from builder.steps.step import Origin, RunSettings, Step
+from layers.data import dataclass, field
 from layers.oci import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -4,7 +4,6 @@ That is one image, or for several platforms an index of one image each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.events import Job
@@ -12,6 +11,7 @@ from builder.export.output import Annotations, Packing, Squash
 from builder.report import Report
 from cache.store import Store
 from layers.compress import Compression
+from layers.data import dataclass, replace
 from layers.digest import Digest
 from layers.errors import ImageError
 from layers.layer import Layer

@@ -1,12 +1,12 @@
 """Writes images as an OCI image layout (image-layout.md): a tar, or a folder."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
 from builder.export.image import Packaged
 from layers.counted import counted
+from layers.data import dataclass, replace
 from layers.entry import Entry, Kind
 from layers.layout import VERSION, Layout
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index

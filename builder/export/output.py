@@ -1,10 +1,10 @@
 """Where an image is to go, and in what form: one -o as a value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from layers.compress import Compression
+from layers.data import dataclass, field, replace
 from layers.oci import Platform
 
 

@@ -4,7 +4,6 @@ import gc
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
@@ -13,6 +12,7 @@ from builder.export.image import Draft, Packaged, package
 from builder.export.output import FILE_SYSTEMS, Form, Output, Packing
 from builder.report import Report
 from cache.store import Store
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.errors import ImageError, PybuildError
 from layers.oci import Descriptor

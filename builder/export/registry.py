@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from builder.export.image import Packaged
 from builder.export.output import Output
 from builder.images import images_at
 from builder.report import Report
 from builder.supply import Supply
+from layers.data import replace
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 
 from builder.events import (
@@ -20,6 +19,7 @@ from builder.events import (
     Warned,
 )
 from builder.progress.text import LineBuffer, title
+from layers.data import dataclass, field
 
 KEPT_LINES = 500
 """Lines of output that a job keeps, for the case that it fails."""

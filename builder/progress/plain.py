@@ -4,7 +4,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -12,6 +11,7 @@ from builder.events import Cached, Canceled, Entered, Event, Failed, Finished, J
 from builder.progress.board import found_by_checks, warning_text
 from builder.progress.sink import Sink
 from builder.progress.text import LineBuffer, clean, title, transfer
+from layers.data import dataclass, field
 
 PROGRESS_INTERVAL = 5.0
 """Seconds between two lines about one download: a log should show that it moves, and stay readable."""

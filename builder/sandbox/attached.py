@@ -5,13 +5,13 @@ still sees the host, in folders below the step's scratch folder, and what then a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from builder.errors import DockerfileError, SandboxError
 from builder.sandbox.mount_points import MountPoints
 from builder.sandbox.mounts import OVERLAY_LIMIT, Bind, Memory, MemoryFile, Mount, MountPoint, Overlay, Tmpfs
 from builder.sandbox.syscalls import MS_NOSUID, MS_RDONLY
+from layers.data import dataclass, field
 from layers.entry import Entry, Kind
 
 

@@ -17,7 +17,6 @@ import stat
 import struct
 import termios
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -25,6 +24,7 @@ from builder.sandbox import syscalls
 from builder.sandbox.mounts import Mount, Overlay
 from builder.sandbox.process import DEFAULT_PATH, UNLIMITED, Process, Ulimit
 from builder.sandbox.recorder.program import Recording
+from layers.data import dataclass
 from layers.owners import give
 
 CHANNEL = 3

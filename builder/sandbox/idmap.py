@@ -9,12 +9,12 @@ import errno
 import os
 import pwd
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
 
 from builder.sandbox import syscalls
 from builder.sandbox.refusal import refused
+from layers.data import dataclass
 
 _CAP_SYS_ADMIN = 21
 SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"

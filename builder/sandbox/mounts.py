@@ -8,7 +8,6 @@ the image itself. What they need of the host they reach through `host`, a descri
 import contextlib
 import errno
 import os
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from builder.sandbox.process import SHARED_MEMORY
@@ -29,6 +28,7 @@ from builder.sandbox.syscalls import (
     open_tree,
     set_mount_attributes,
 )
+from layers.data import dataclass, field
 from layers.owners import has_one_id
 
 OVERLAY_LIMIT = 500

@@ -5,7 +5,6 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
@@ -21,6 +20,7 @@ from builder.sandbox.refusal import setup_refused
 from builder.sandbox.seccomp.filter import filter_for
 from builder.sandbox.syscalls import supported
 from cache.store import Store
+from layers.data import replace
 from layers.diff import overlay_changes
 from layers.entry import Change, Entry, Kind
 from layers.layer import Layer

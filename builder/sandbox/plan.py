@@ -7,13 +7,13 @@ are made in a "stub", a lower folder of its own right above the image.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from builder.errors import SandboxError
 from builder.sandbox.attached import Attached, attach
 from builder.sandbox.mount_points import MountPoints, RootView
 from builder.sandbox.mounts import OVERLAY_LIMIT, Bind, Devices, Masks, Mount, Overlay, Proc, Sys
 from builder.sandbox.process import SHARED_MEMORY
+from layers.data import dataclass
 from layers.entry import Entry
 
 # The paths that Docker masks (moby, daemon/pkg/oci/defaults.go), below the places where proc and sysfs are mounted.

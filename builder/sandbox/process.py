@@ -1,7 +1,8 @@
 """What runs in a sandbox, and how it ended: plain values."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from layers.data import dataclass
 
 DOCKER_CAPABILITIES = 0xA80425FB
 """What Docker grants by default: chown, dac_override, fsetid, fowner, mknod, net_raw, setgid, setuid, setfcap, setpcap,

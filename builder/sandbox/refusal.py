@@ -2,9 +2,9 @@
 
 import errno
 import os
-from dataclasses import dataclass
 
 from builder.errors import SandboxError
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ import select
 import signal
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.sandbox import child, syscalls
+from layers.data import dataclass
 
 if TYPE_CHECKING:
     from builder.sandbox.recorder.watch import Watch

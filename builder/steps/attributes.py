@@ -1,8 +1,7 @@
 """Owner, mode and time that the flags of COPY and ADD give to what they copy."""
 
-from dataclasses import dataclass
-
 from builder.steps.mode import Mode
+from layers.data import dataclass
 from layers.entry import Entry, Kind
 
 

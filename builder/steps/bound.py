@@ -1,8 +1,7 @@
 """What a mount leads to, once it is known: an entry, its digest, and where its bytes are."""
 
-from dataclasses import dataclass
-
 from builder.steps.tree import Tree
+from layers.data import dataclass
 from layers.digest import Digest
 from layers.entry import Entry
 from layers.layer import Layer

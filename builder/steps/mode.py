@@ -1,7 +1,8 @@
 """What --chmod asks for: a number in octal, or changes as chmod(1) has them, such as `u=rwX,go=rX`, `+x` and `g=u`."""
 
 import re
-from dataclasses import dataclass
+
+from layers.data import dataclass
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)")
 _ACTION = re.compile(r"([-+=])([rwxXstugo]*)")

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from builder.steps.tree import walk
 from cache.mounts import CacheKind, Sharing
 from cache.store import Store
 from layers.blob import explained
+from layers.data import dataclass, field
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 

@@ -1,8 +1,8 @@
 """What ADD takes from elsewhere, with everything expanded."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from layers.data import dataclass
 from layers.digest import Digest
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import ContextError
 from builder.steps.step import Copy
 from builder.steps.tree import Chosen, Tree, walk
 from builder.steps.wildcard import has_wildcard, matches
+from layers.data import dataclass
 from layers.entry import Entry, Kind
 
 if TYPE_CHECKING:

@@ -1,12 +1,11 @@
 """What a stage is made of: steps, and the three actions that change its file system."""
 
-from dataclasses import dataclass
-
 from builder.errors import Location
 from builder.sandbox.process import Host, Ulimit
 from builder.steps.mode import Mode
 from builder.steps.remote import Remote
 from cache.mounts import Sharing
+from layers.data import dataclass
 from layers.oci import Descriptor, Image, Platform
 
 

@@ -7,8 +7,8 @@ layers of the manifest are the blobs that must live as long as the document.
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
+from layers.data import replace
 from layers.digest import Digest
 from layers.errors import ImageError
 from layers.oci import Descriptor, Manifest

@@ -8,12 +8,12 @@ not be found for another step than its own.
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from cache.keys import key_of
 from cache.records import Record
+from layers.data import dataclass, field, replace
 from layers.digest import Digest, canonical_json
 from layers.errors import ImageError, PybuildError
 from layers.layer import Layer

@@ -8,7 +8,6 @@ makes looking up quick.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from cache.shared.artifact import (
     ARTIFACT,
@@ -20,6 +19,7 @@ from cache.shared.artifact import (
     manifest_with,
 )
 from cache.shared.shelf import TABLE, Inspect, Obtain, Progress
+from layers.data import replace
 from layers.layout import Layout
 from layers.oci import INDEXES, Descriptor, Index, Manifest, Platform
 from layers.registry.client import Registry

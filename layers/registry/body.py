@@ -1,8 +1,9 @@
 """What a request carries to a server."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Self
+
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ against its digest, and handed on as the bytes that came.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from layers.data import dataclass
 from layers.digest import Digest, DigestError
 from layers.errors import ImageError
 from layers.oci import (

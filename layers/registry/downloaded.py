@@ -1,7 +1,6 @@
 """What came from a URL, and by what its server will know it again. Light to import, as the cache keeps these."""
 
-from dataclasses import dataclass
-
+from layers.data import dataclass
 from layers.oci import Descriptor
 
 MEDIA_TYPE = "application/octet-stream"

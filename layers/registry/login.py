@@ -1,7 +1,8 @@
 """What proves to a registry who asks."""
 
 import base64
-from dataclasses import dataclass, field
+
+from layers.data import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Where an image is looked for, and under which addresses a registry may answer."""
 
-from dataclasses import dataclass
 from functools import cached_property
 
+from layers.data import dataclass
 from layers.registry.errors import RegistryError
 from layers.registry.reference import DOCKER_HUB, DOCKER_HUB_ALIASES, Reference
 from layers.registry.rules import Rules

@@ -1,9 +1,9 @@
 """Names of images, read by Docker's rules: `python` is `docker.io/library/python:latest`."""
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from layers.data import dataclass
 from layers.digest import Digest, DigestError
 from layers.errors import ImageError
 

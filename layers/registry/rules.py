@@ -5,9 +5,9 @@ What concerns short names is passed over: a name without a host is Docker Hub's,
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from layers.data import dataclass, replace
 from layers.registry.errors import RegistryError
 from layers.registry.reference import DOCKER_HUB_ALIASES, Reference
 

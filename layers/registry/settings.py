@@ -1,7 +1,8 @@
 """Which registries are spoken to, and how: what a person chose, as a value that costs nothing until it is used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from layers.data import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ our own certificate (`*.cert`) with its key of the same name (`*.key`).
 import os
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from layers.data import dataclass
 from layers.registry.errors import RegistryError
 
 

@@ -11,11 +11,11 @@ moving down ourselves.
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from builder.errors import SandboxError
 from builder.sandbox.cgroups.group import Group
 from builder.sandbox.refusal import name_of
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ Both versions of cgroups have them, under other names (kernel: admin-guide/cgrou
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from builder.sandbox.process import UNLIMITED, Limits
+from layers.data import dataclass
 
 _PERIOD = 100_000
 """Microseconds; the kernel's own choice."""

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from builder.errors import SandboxError
 from builder.sandbox.cgroups.group import Group, sweep
@@ -12,6 +11,7 @@ from builder.sandbox.cgroups.places import Hierarchy, mounted, parents
 from builder.sandbox.cgroups.settings import Setting, controllers, settings
 from builder.sandbox.process import Limits
 from builder.sandbox.refusal import name_of
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """A system call of a step, with what its arguments mean."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from builder.sandbox.recorder.listener import Listener, Notification
 from builder.sandbox.recorder.tasks import Tasks
+from layers.data import dataclass
 
 _SIGN, _WORD = 1 << 31, 1 << 32
 

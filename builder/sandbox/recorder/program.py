@@ -3,11 +3,11 @@
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from builder.sandbox.seccomp.filter import compiled
 from builder.sandbox.seccomp.profile import ALLOW, NOTIFY, Among, Verdict
 from builder.sandbox.syscalls import can_notify
+from layers.data import dataclass, field
 
 RLIMIT_LOCKS = 10
 """A limit that nothing has looked at since Linux 2.4 (getrlimit(2))."""

@@ -10,7 +10,6 @@ import pickle
 import signal
 import struct
 import sys
-from dataclasses import dataclass
 
 from builder.sandbox import syscalls
 from builder.sandbox.recorder import files, ids, looks
@@ -19,6 +18,7 @@ from builder.sandbox.recorder.identity import Identity, Ids
 from builder.sandbox.recorder.listener import Listener, Notification
 from builder.sandbox.recorder.tasks import Tasks
 from builder.sandbox.seccomp.abi import ABIS, Abi
+from layers.data import dataclass
 
 _CAP_SYS_PTRACE = 1 << 19
 _WIDE_ABIS = 1 << 31

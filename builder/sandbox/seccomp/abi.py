@@ -1,9 +1,9 @@
 """The ABIs that programs of an image may use, each with the numbers that its system calls have."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from builder.sandbox.seccomp import numbers
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ arguments are, Linux 5.11 and later look into a bitmap instead of running the pr
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from layers.data import dataclass, field
 
 NUMBER, ARCHITECTURE = 0, 4
 """Offsets into `struct seccomp_data` of linux/seccomp.h."""

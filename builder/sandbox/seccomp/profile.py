@@ -8,7 +8,8 @@ above the largest that the profile has, ENOSYS, is the answer here to all number
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from layers.data import dataclass
 
 ALLOW = 0x7FFF0000
 NOTIFY = 0x7FC00000
