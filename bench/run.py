@@ -1,46 +1,27 @@
 #!/usr/bin/env python3
-"""Times pybuild and its peers side by side, and writes a table of ratios.
+"""Times pybuild and its peers side by side, and writes tables of ratios.
 
-    bench/run.py --work DIR [-n 3] [--scale 1.0] [-w W2 W5] [--builders pybuild buildah docker] [--markdown FILE]
+    scripts/bench [-n 3] [--scale 1.0] [-w W2 W5] [--builders pybuild buildah docker] [--markdown FILE]
 
-Builders take turns within each repetition, so that a machine that is slow for a while is slow for all. Times are those
-of the commands that a person would type, and CPU seconds count what daemons used meanwhile. Run as root; base images
-come from a registry on loopback that this starts and fills with Debian's own packages.
+Builders take turns within each repetition, so that a machine that is slow for a while is slow for all. What is timed
+are the commands that a person would type; CPU seconds, memory and bytes written count what daemons had of them. Run as
+root; base images come from a registry on loopback that this starts, and fills with Debian's own packages.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
-from builders import HOST, Buildah, Builder, Docker, Pybuild
-from workloads import WORKLOADS, Workload
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One timed build."""
-
-    wall: float
-    cpu: float
-    """Seconds of user and system time, of the commands and of daemons."""
-    memory: int
-    """Bytes of the largest process."""
-    size: int
-    """Bytes of the archive, if one was asked for."""
+from bases import IMAGES, fill, registry
+from builders import Builder, Commands, Job, choose
+from measure import Run, run
+from report import report
+from workloads import WORKLOADS, Before, Context, Workload
 
 
 def main() -> int:
@@ -49,14 +30,23 @@ def main() -> int:
     os.makedirs(given.work, exist_ok=True)
     chosen = [workload for workload in WORKLOADS if not given.workloads or workload.name in given.workloads]
     with registry(given.work) as address:
-        fill(given.work, address, given.pybuild.split())
-        kinds = {"pybuild": (Pybuild, given.pybuild), "buildah": (Buildah, "buildah"), "docker": (Docker, given.docker)}
-        builders = [
-            kind(name, f"{given.work}/{name}", address, program.split())
-            for name, (kind, program) in kinds.items()
-            if name in given.builders
-        ]
-        results = measure(builders, chosen, given)
+        contexts = {each.context: make_context(given.work, each.context, given.scale, address) for each in chosen}
+        fill(given.work, address, given.pybuild.split(), _words(contexts))
+        others = {"buildkitd": given.buildkitd, "buildctl": given.buildctl, "kaniko": given.kaniko}
+        builders = choose(given.work, address, given.pybuild, given.docker, others)
+        builders = [builder for builder in builders if builder.name in given.builders and not _left_out(builder)]
+        results: dict[str, list[Run]] = {}
+        for builder in builders:
+            builder.start()
+        try:
+            for workload in chosen:
+                measure(workload, contexts[workload.context], builders, given.n, given.work, results)
+        finally:
+            for builder in builders:
+                builder.stop()
+    if given.json:
+        with open(given.json, "w", encoding="utf-8") as file:
+            json.dump({name: [asdict(each) for each in runs] for name, runs in results.items()}, file, indent=1)
     text = report(results, chosen, [builder.name for builder in builders])
     if given.markdown:
         with open(given.markdown, "w", encoding="utf-8") as file:
@@ -70,35 +60,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", default="bench-work", help="contexts and stores; several GB")
     parser.add_argument("-n", type=int, default=3, help="repetitions")
     parser.add_argument("--scale", type=float, default=1.0, help="of numbers of files, bytes and steps")
-    parser.add_argument("-w", dest="workloads", nargs="*", default=[])
-    parser.add_argument("--builders", nargs="*", default=["pybuild", "buildah", "docker"])
+    parser.add_argument("-w", dest="workloads", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--builders", nargs="*", default=["pybuild", "buildah", "docker", "buildkit", "kaniko"])
     parser.add_argument("--pybuild", default="pybuild", help="its command")
     parser.add_argument("--docker", default="/usr/bin/docker", help="the client of the same age as dockerd")
-    parser.add_argument("--markdown", default="", help="write the table there too")
+    parser.add_argument("--buildkitd", default="", metavar="FILE", help="compare with this BuildKit too")
+    parser.add_argument("--buildctl", default="", metavar="FILE", help="its client")
+    parser.add_argument("--kaniko", default="", metavar="FILE", help="compare with this executor of kaniko too")
+    parser.add_argument("--markdown", default="", metavar="FILE", help="write the tables there too")
+    parser.add_argument("--json", default="", metavar="FILE", help="write all runs there")
     given = parser.parse_args()
     given.work = os.path.abspath(given.work)
     return given
-
-
-def measure(builders: Sequence[Builder], chosen: Sequence[Workload], given: argparse.Namespace) -> dict[str, list[Run]]:
-    """All runs, by `workload/builder`."""
-    results: dict[str, list[Run]] = {}
-    present = [builder for builder in builders if not _left_out(builder)]
-    for builder in present:
-        builder.start()
-    try:
-        for workload in chosen:
-            context = make_context(given.work, workload, given.scale, builders[0].registry)
-            for _ in range(given.n):
-                for builder in present:
-                    if builder.supports(workload):
-                        run = once(builder, workload, context, f"{given.work}/archive.tar")
-                        results.setdefault(f"{workload.name}/{builder.name}", []).append(run)
-                        sys.stderr.write(f"{workload.name:4} {builder.name:8} {run.wall:7.2f} s {run.cpu:7.2f} s CPU\n")
-    finally:
-        for builder in present:
-            builder.stop()
-    return results
 
 
 def _left_out(builder: Builder) -> bool:
@@ -108,190 +81,100 @@ def _left_out(builder: Builder) -> bool:
     return bool(reason)
 
 
-def make_context(work: str, workload: Workload, scale: float, registry_address: str) -> str:
-    """The context folder of a workload. Its files are made once; the registry is another one in each run."""
-    folder = f"{work}/contexts/{workload.name}-{scale:g}"
+def _words(contexts: dict[Context, str]) -> set[str]:
+    """The base images that the contexts need."""
+    found = set()
+    for folder in contexts.values():
+        with open(f"{folder}.Dockerfile", encoding="utf-8") as file:
+            text = file.read()
+        found |= {word for word in IMAGES if word in text}
+    return found
+
+
+def make_context(work: str, context: Context, scale: float, address: str) -> str:
+    """The context folder. Its files are made once; the registry is another one in each run."""
+    folder = f"{work}/contexts/{context.name}-{scale:g}"
     template = f"{folder}.Dockerfile"
     if not os.path.exists(template):
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder)
-        dockerfile = workload.make(folder, scale)
+        dockerfile = context.make(folder, scale)
         with open(template, "w", encoding="utf-8") as file:
             file.write(dockerfile)
     with open(template, encoding="utf-8") as file:
         dockerfile = file.read()
-    for word, image in HOST.items():
-        dockerfile = dockerfile.replace(word, f"{registry_address}/{image}")
+    for word, image in IMAGES.items():
+        dockerfile = dockerfile.replace(word, f"{address}/{image}")
     with open(f"{folder}/Dockerfile", "w", encoding="utf-8") as file:
         file.write(dockerfile)
     return folder
 
 
-def once(builder: Builder, workload: Workload, context: str, archive: str) -> Run:
-    """One build from an empty store; the base is there already, unless pulling it is what is timed."""
-    builder.wipe()
-    if workload.warm or workload.touched:
-        timed(builder, workload, context, archive)
-    elif workload.name != "W9":
-        prepare(builder, context)
-    if workload.touched:
-        with open(f"{context}/changed", "ab") as file:
-            file.write(os.urandom(8))
+def measure(
+    workload: Workload, context: str, builders: Sequence[Builder], times: int, work: str, results: dict[str, list[Run]]
+) -> None:
+    """Run one workload, all builders in turn, several times."""
+    for repetition in range(times):
+        for builder in builders:
+            if not builder.supports(workload):
+                continue
+            one = once(builder, Job(workload, context, f"{work}/out.tar" if workload.archive else ""), repetition)
+            results.setdefault(f"{workload.name}/{builder.name}", []).append(one)
+            figures = f"{one.wall:7.2f} s {one.cpu:7.2f} s CPU {one.memory / 1e6:6.0f} MB"
+            sys.stderr.write(f"{workload.name:4} {builder.name:8} {figures}\n")
+
+
+def once(builder: Builder, job: Job, repetition: int) -> Run:
+    """One timed run, after what has to be there before it."""
+    before = job.workload.before
+    repository = f"{builder.registry}/{builder.name}-{job.workload.name.lower()}-{os.urandom(3).hex()}"
+    if before is Before.IMAGE:
+        job = replace(job, tag=f"{repository}:latest")
+    if before is Before.REMOTE:
+        job = replace(job, cache=f"{repository}:cache")
+    builds = before in {Before.SAME, Before.CHANGED, Before.IMAGE}
+    if not builds or not repetition:  # else the builds of the repetitions before are what has to be there
+        builder.wipe()
+        if before is Before.BASE:
+            prepare(builder, job)
+        elif before is Before.REMOTE:
+            execute(builder, builder.fill(replace(job, archive="")), "")
+            builder.wipe()
+        elif before is not Before.NOTHING:
+            execute(builder, builder.build(job), job.archive)
+    if before in {Before.CHANGED, Before.IMAGE}:
+        change(job.context)
+    if before is Before.IMAGE:
+        execute(builder, builder.build(job), "")
+    os.sync()
     time.sleep(0.02)  # no file is as young as the clock's last tick
-    return timed(builder, workload, context, archive)
+    return execute(builder, builder.push(job) if before is Before.IMAGE else builder.build(job), job.archive)
 
 
-def prepare(builder: Builder, context: str) -> None:
+def change(context: str) -> None:
+    """Change the bytes of the file `changed`, which every layer of the context holds."""
+    with open(f"{context}/changed", "r+b") as file:
+        file.write(os.urandom(8))
+
+
+def prepare(builder: Builder, job: Job) -> None:
     """Have the base images pulled and unpacked."""
-    with open(f"{context}/Dockerfile", encoding="utf-8") as file:
+    with open(f"{job.context}/Dockerfile", encoding="utf-8") as file:
         bases = sorted({line.split()[1] for line in file if line.startswith("FROM ")})
     for base in bases:
         folder = f"{builder.folder}-base"
         os.makedirs(folder, exist_ok=True)
         with open(f"{folder}/Dockerfile", "w", encoding="utf-8") as file:
             file.write(f"FROM {base}\nRUN true\n")
-        timed(builder, Workload("base", "", lambda _, __: ""), folder, "")
+        execute(builder, builder.build(replace(job, context=folder, archive="", tag="base:latest")), "")
 
 
-def timed(builder: Builder, workload: Workload, context: str, archive: str) -> Run:
-    """Run the builder's commands for a workload."""
-    if os.path.exists(archive):
+def execute(builder: Builder, commands: Commands, archive: str) -> Run:
+    """Run commands of a builder, and weigh the archive if they make one."""
+    if archive and os.path.exists(archive):
         os.unlink(archive)
-    daemons = builder.daemons()
-    for pid in daemons:
-        _forget_peak(pid)
-    cpu = -_used(daemons)
-    memory = 0
-    started = time.monotonic()
-    for command in builder.commands(context, workload, archive):
-        usage = run_command(command, {**os.environ, **builder.environment})
-        cpu += usage.ru_utime + usage.ru_stime
-        memory = max(memory, usage.ru_maxrss << 10)
-    wall = time.monotonic() - started
-    size = os.path.getsize(archive) if archive and os.path.exists(archive) else 0
-    return Run(wall, cpu + _used(daemons), max([memory, *map(_peak, daemons)]), size)
-
-
-def run_command(command: Sequence[str], environment: dict[str, str]) -> resource.struct_rusage:
-    """What a command used, with all its children; the benchmark ends if it fails."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            output.seek(0)
-            raise SystemExit(f"{' '.join(command)}\n{output.read().decode(errors='replace')[-3000:]}")
-    return usage
-
-
-def _used(daemons: Sequence[int]) -> float:
-    """CPU seconds of daemons with their children, ended ones included."""
-    total = 0.0
-    for pid in [*daemons, *(child for daemon in daemons for child in _children(daemon))]:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-        total += sum(map(int, fields[11:15])) / TICKS
-    return total
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
-        return [int(child) for child in file.read().split()]
-
-
-def _forget_peak(pid: int) -> None:
-    with open(f"/proc/{pid}/clear_refs", "w", encoding="utf-8") as file:
-        file.write("5")
-
-
-def _peak(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
-
-
-def report(results: dict[str, list[Run]], chosen: Sequence[Workload], names: Sequence[str]) -> str:
-    """A Markdown table: median seconds, CPU seconds and memory, and pybuild's ratio to the fastest peer."""
-    lines = [
-        f"| | workload | {' | '.join(f'{name}: s / CPU s / MB' for name in names)} | ratio, wall | ratio, CPU |",
-        "|" + "---|" * (len(names) + 4),
-    ]
-    for workload in chosen:
-        runs = {name: results.get(f"{workload.name}/{name}", []) for name in names}
-        cells = [_cell(runs[name]) for name in names]
-        peers = [name for name in names if name != "pybuild" and runs[name]]
-        own = runs.get("pybuild", [])
-        ratios = [_ratio(own, [runs[name] for name in peers], key) for key in ("wall", "cpu")]
-        lines.append(f"| {workload.name} | {workload.what} | {' | '.join(cells)} | {' | '.join(ratios)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(runs: Sequence[Run]) -> str:
-    if not runs:
-        return "-"
-    wall, cpu = (statistics.median(getattr(run, key) for run in runs) for key in ("wall", "cpu"))
-    size = f" / {runs[-1].size / 1e6:.0f} MB out" if runs[-1].size else ""
-    return f"{wall:.2f} / {cpu:.2f} / {max(run.memory for run in runs) / 1e6:.0f}{size}"
-
-
-def _ratio(own: Sequence[Run], peers: Sequence[Sequence[Run]], key: str) -> str:
-    """Median over the repetitions of pybuild's figure over that of the best peer in the same repetition."""
-    if not own or not peers:
-        return "-"
-    best = min(peers, key=lambda runs: statistics.median(getattr(run, key) for run in runs))
-    pairs = zip(own, best, strict=False)
-    return f"{statistics.median(getattr(a, key) / getattr(b, key) for a, b in pairs):.2f}"
-
-
-@contextmanager
-def registry(work: str) -> Iterator[str]:
-    """A registry on loopback with a folder of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": f"{work}/registry"}},
-        "http": {"addr": address},
-    }
-    with open(f"{work}/registry.yml", "w", encoding="utf-8") as file:
-        json.dump(config, file)
-    with open(f"{work}/registry.log", "wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", f"{work}/registry.yml"], stdout=log, stderr=log)
-    try:
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def fill(work: str, address: str, pybuild: Sequence[str]) -> None:
-    """Push the base images: Debian from scripts/base_image.py, and a busybox that is built here."""
-    debian, busybox = f"{work}/debian-12", f"{work}/busybox"
-    if not os.path.exists(f"{debian}/index.json"):
-        subprocess.run([sys.executable, f"{HERE}/../scripts/base_image.py", debian], check=True)
-    if not os.path.exists(f"{busybox}/index.json"):
-        os.makedirs(f"{busybox}-context/bin", exist_ok=True)
-        shutil.copy("/bin/busybox", f"{busybox}-context/bin/busybox")
-        for applet in ("sh", "echo", "sleep", "true", "cat"):
-            if not os.path.lexists(f"{busybox}-context/bin/{applet}"):
-                os.symlink("busybox", f"{busybox}-context/bin/{applet}")
-        with open(f"{busybox}-context/Dockerfile", "w", encoding="utf-8") as file:
-            file.write('FROM scratch\nCOPY bin /bin\nCOPY bin /etc/\nCMD ["sh"]\n')
-        output = ["-o", f"type=oci,dest={busybox},tar=false", "-t", "busybox", "--root", f"{work}/fill"]
-        subprocess.run([*pybuild, "build", *output, f"{busybox}-context"], check=True)
-    for folder, image in ((debian, "debian:12"), (busybox, "busybox:latest")):
-        name = f"docker.io/library/{image}"
-        source = f"oci:{folder}:{name}"
-        target = f"docker://{address}/{image}"
-        for _ in range(50):
-            if not subprocess.run(
-                ["skopeo", "copy", "-q", "--dest-tls-verify=false", source, target], check=False
-            ).returncode:
-                break
-            time.sleep(0.1)
+    found = run(commands, {**os.environ, **builder.environment}, builder.daemons())
+    return replace(found, size=os.path.getsize(archive)) if archive else found
 
 
 if __name__ == "__main__":

@@ -4,9 +4,30 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 SEED = 7
 WORDS = ("alpha", "beta", "return", "import", "class", "{", "}", "=", "value", "index", "0x1f", "while", "\n")
+
+
+class Before(Enum):
+    """What is there when the clock starts."""
+
+    NOTHING = "an empty store"
+    BASE = "the base images, pulled and unpacked"
+    SAME = "all of the same build"
+    CHANGED = "the build of before one file changed"
+    IMAGE = "the image, which is to be pushed"
+    REMOTE = "a cache in a registry, and an empty store"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A context folder, which several workloads may share."""
+
+    name: str
+    make: Callable[[str, float], str]
+    """Fills a folder at a scale, and returns the Dockerfile; `BUSYBOX`, `DEBIAN`, `PYTHON` stand for base images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +36,13 @@ class Workload:
 
     name: str
     what: str
-    make: Callable[[str, float], str]
-    """Fills a context folder at a scale, and returns the Dockerfile; `BUSYBOX` and `DEBIAN` stand for base images."""
-    warm: bool = False
-    """What is timed is the second build, with nothing changed."""
-    touched: bool = False
-    """What is timed is the second build, with the file `changed` changed."""
+    context: Context
+    before: Before = Before.BASE
     archive: bool = False
-    """The result is wanted as an OCI archive; else it stays in the builder's store."""
+    """The result is wanted as an image archive; else it stays in the builder's store."""
     compression: str = "gzip"
+    target: float | None = None
+    """What pybuild may take at most of the time of the fastest peer."""
 
 
 def write_tree(folder: str, files: int, size: int) -> None:
@@ -47,15 +66,22 @@ def write_file(path: str, size: int) -> None:
         file.writelines(rng.randbytes(64 << 10) if block % 2 else text for block in range(size >> 16))
 
 
-def _cached(folder: str, scale: float, files: int) -> str:
-    write_tree(f"{folder}/source", int(files * scale), int(files * 6500 * scale))
-    return (
-        "FROM DEBIAN\nENV HOME_OF_APP=/app\nWORKDIR /app\nRUN echo deps > /deps\nCOPY source source\n"
-        "RUN find source -type f | wc -l > /count\nLABEL bench=1\nEXPOSE 8080\nUSER nobody\nCMD cat /count\n"
-    )
+def _nothing(dockerfile: str) -> Callable[[str, float], str]:
+    return lambda _, __: dockerfile
 
 
-def _copy(folder: str, scale: float) -> str:
+def _application(files: int) -> Callable[[str, float], str]:
+    def make(folder: str, scale: float) -> str:
+        write_tree(f"{folder}/source", int(files * scale), int(files * 6500 * scale))
+        return (
+            "FROM DEBIAN\nENV HOME_OF_APP=/app\nWORKDIR /app\nRUN echo deps > /deps\nCOPY source source\n"
+            "RUN find source -type f | wc -l > /count\nLABEL bench=1\nEXPOSE 8080\nUSER nobody\nCMD cat /count\n"
+        )
+
+    return make
+
+
+def _tree(folder: str, scale: float) -> str:
     write_tree(f"{folder}/tree", int(30_000 * scale), int(250e6 * scale))
     write_file(f"{folder}/changed", 1 << 16)
     return "FROM BUSYBOX\nCOPY . /app/\n"
@@ -79,16 +105,27 @@ def _stages(_: str, __: float) -> str:
     return stages + "FROM BUSYBOX\n" + "".join(f"COPY --from=s{n} /out{n} /out{n}\n" for n in range(4))
 
 
+ONE = Context("one", _nothing("FROM BUSYBOX\nRUN echo hello\n"))
+APPLICATION = Context("application", _application(2_000))
+BIG_APPLICATION = Context("big-application", _application(30_000))
+TREE = Context("tree", _tree)
+LARGE = Context("large", _large)
+PYTHON = Context("python", _nothing("FROM PYTHON\nRUN true\n"))
+
 WORKLOADS = (
-    Workload("W1", "one RUN echo", lambda _, __: "FROM BUSYBOX\nRUN echo hello\n"),
-    Workload("W2", "10 instructions, 2,000 files, all cached", lambda f, s: _cached(f, s, 2_000), warm=True),
-    Workload("W2l", "the same with 30,000 files", lambda f, s: _cached(f, s, 30_000), warm=True),
-    Workload("W3", "COPY of 30,000 files, archive", _copy, archive=True),
-    Workload("W3s", "the same into the store", _copy),
-    Workload("W3b", "one of 30,000 files changed, archive", _copy, touched=True, archive=True),
-    Workload("W4", "COPY of 1 GiB, gzip archive", _large, archive=True),
-    Workload("W5", "40 RUN steps on busybox", _steps("BUSYBOX", 40)),
-    Workload("W6", "20 RUN steps on Debian", _steps("DEBIAN", 20)),
-    Workload("W7", "four stages that sleep 2 s each", _stages),
-    Workload("W9", "pull and unpack Debian, one RUN", lambda _, __: "FROM DEBIAN\nRUN true\n"),
+    Workload("W1", "one RUN", ONE),
+    Workload("W2", "10 instructions, 2,000 files, all cached", APPLICATION, Before.SAME, target=0.3),
+    Workload("W2l", "the same with 30,000 files", BIG_APPLICATION, Before.SAME, target=0.3),
+    Workload("W3", "COPY of 30,000 files, archive", TREE, archive=True, target=0.15),
+    Workload("W3s", "the same into the store", TREE),
+    Workload("W3b", "one of 30,000 files changed, archive", TREE, Before.CHANGED, archive=True, target=0.2),
+    Workload("W4", "COPY of 1 GiB, gzip archive", LARGE, archive=True, target=0.3),
+    Workload("W4z", "COPY of 1 GiB, zstd archive", LARGE, archive=True, compression="zstd", target=0.4),
+    Workload("W4s", "COPY of 1 GiB into the store", LARGE),
+    Workload("W5", "40 RUN steps on busybox", Context("steps", _steps("BUSYBOX", 40)), target=0.2),
+    Workload("W6", "20 RUN steps on Debian", Context("debian-steps", _steps("DEBIAN", 20)), target=0.2),
+    Workload("W7", "four stages that sleep 2 s each", Context("stages", _stages)),
+    Workload("W9u", "pull and unpack a Python image, one RUN", PYTHON, Before.NOTHING, target=0.5),
+    Workload("W10", "push an image with 30,000 new files", TREE, Before.IMAGE, target=0.6),
+    Workload("W11", "W2 from a cache in a registry, archive", APPLICATION, Before.REMOTE, archive=True, target=0.5),
 )
