@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
-from builder.steps.stage_tree import StageTree
 from builder.steps.step import BindMount, CacheMount, FromContext, Origin, Run, SecretMount, SshMount, TmpfsMount
 from builder.steps.tree import Tree, fingerprint, walk
 from cache.answers import Answers
@@ -54,6 +53,8 @@ class Bindings:
             return self._bound_in_context(bind, bind.origin)
         snapshot = self._snapshot(finished, bind.origin)
         assert snapshot is not None, "the solver waits for the stage"
+        from builder.steps.stage_tree import StageTree  # brings the reading of tars, which the cache may spare
+
         tree = StageTree(snapshot.layers, self._store)
         entry = _entry(bind, tree)
         digest = _whole(bind, snapshot) or self._answers.find_content(_selector(bind, snapshot))

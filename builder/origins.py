@@ -11,7 +11,6 @@ from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
 from builder.steps.mode import SymbolicMode
 from builder.steps.sources import Source, find_sources
-from builder.steps.stage_tree import StageTree
 from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run, RunSettings
 from builder.steps.tree import Tree, digest_of
 from cache.answers import Answers
@@ -94,6 +93,8 @@ class Origins:
             return self._of_context(action, action.origin)
         snapshot = _snapshot(finished, action.origin)
         assert snapshot is not None, "the solver waits for the stage"
+        from builder.steps.stage_tree import StageTree  # brings the reading of tars, which the cache may spare
+
         stage_tree = StageTree(snapshot.layers, self._store)
         sources = find_sources_here(action, stage_tree)
         stage_tree.fetch(chosen.entry for source in sources for chosen in source.chosen(stage_tree))

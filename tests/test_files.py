@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cache.db import Database
-from cache.files import FileTable, FolderTable, _is_racy, hash_file
+from cache.files import FileTable, FolderTable, _is_racy, hash_file, stamp_of
 from layers.digest import Digest
 
 SECOND = 1_000_000_000
@@ -26,7 +26,7 @@ class Folder:
         return FileTable(self._database, clock=lambda: self.clock_ns).folder(str(self.root))
 
     def digest(self, table: FolderTable, name: str) -> Digest:
-        return table.digest(name, os.lstat(self.root / name))
+        return table.digest(name, stamp_of(os.lstat(self.root / name)))
 
 
 @pytest.fixture
@@ -120,10 +120,11 @@ def test_names_may_be_any_bytes(folder: Folder) -> None:
 
 def test_inode_beyond_the_numbers_of_sqlite_is_remembered(folder: Folder) -> None:
     """Overlay file systems set the highest bit of inodes; SQLite has signed numbers."""
-    status = os.stat_result((0o100644, 2**64 - 1, 2**64 - 1, 1, 0, 0, 3, 50, 50, 50))
+    times = {"st_mtime_ns": 50, "st_ctime_ns": 50}
+    status = os.stat_result((0o100644, 2**64 - 1, 2**64 - 1, 1, 0, 0, 3, 0, 0, 0), times)
     (folder.root / "a").write_bytes(b"one")
 
-    assert folder.open().digest("a", status) == Digest.of(b"one")
+    assert folder.open().digest("a", stamp_of(status)) == Digest.of(b"one")
 
 
 def test_link_in_place_of_a_file_is_not_read(folder: Folder) -> None:

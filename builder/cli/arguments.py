@@ -1,6 +1,7 @@
 """Options that several commands share, and how a wrong command line is told."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -9,11 +10,20 @@ from layers.errors import ImageError
 from layers.oci import Platform
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal. Each option that is added makes one, and argparse's own would import shutil for that."""
+    try:
+        columns = os.get_terminal_size().columns
+    except OSError:
+        columns = 80
+    return argparse.HelpFormatter(prog, width=columns - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError where argparse would exit; options are not abbreviated, so that new ones break no script."""
 
     def __init__(self, *, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_formatter)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")

@@ -3,10 +3,11 @@
 import os
 import stat
 from collections.abc import Iterator
+from operator import attrgetter
 
 from builder.context.ignore import Ignored, IgnoreFile, Verdict
 from builder.errors import ContextError
-from cache.files import FileTable
+from cache.files import FileTable, stamp_of
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 
@@ -19,6 +20,8 @@ _KINDS = {
     stat.S_IFIFO: Kind.FIFO,
 }
 """Sockets are missing: no archive has a form for them."""
+
+_NAME = attrgetter("name")
 
 _MOST_LINKS = 40
 """As many as Linux follows in one path (path_resolution(7))."""
@@ -40,7 +43,7 @@ class LocalTree:
         self._ignored = Ignored(ignore, self._table.verdicts(ignore.digest)) if ignore else None
         self._entries: dict[str, Entry | None] = {}
         self._listings: dict[str, list[Entry]] = {}
-        self._stats: dict[str, os.stat_result] = {}
+        self._stamps: dict[str, bytes] = {}
         self._digests: dict[str, Digest] = {}
         self._brought_back: dict[str, bool] = {}
 
@@ -90,7 +93,7 @@ class LocalTree:
         digest = self._digests.get(path)
         if digest is None:
             try:
-                digest = self._digests[path] = self._table.digest(path, self._stats[path])
+                digest = self._digests[path] = self._table.digest(path, self._stamps[path])
             except OSError as error:
                 raise _unreadable(path, error) from error
         return digest
@@ -147,13 +150,13 @@ class LocalTree:
                 listing = self._listings[path] = list(self._scan(path))
             except OSError as error:
                 raise _unreadable(path, error) from error
-            self._entries.update((entry.path, entry) for entry in listing)
+            self._entries.update(zip([entry.path for entry in listing], listing, strict=True))
         return listing
 
     def _scan(self, folder: str) -> Iterator[Entry]:
         prefix = folder + "/" if folder else ""
         with os.scandir(self._on_disk(folder)) as found:
-            for item in sorted(found, key=lambda item: os.fsencode(item.name)):
+            for item in _by_bytes(list(found)):
                 path = prefix + item.name
                 if self._ignored is None or self._ignored.verdict(path) != Verdict.EXCLUDED:
                     entry = self._entry(path, item.stat(follow_symlinks=False))
@@ -164,7 +167,7 @@ class LocalTree:
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
         if kind is Kind.FILE:
-            self._stats[path] = status
+            self._stamps[path] = stamp_of(status)
             inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
             # By position: a context may have hundreds of thousands of files.
             return Entry(path, kind, mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns, "", (0, 0), (), inode)
@@ -179,6 +182,12 @@ class LocalTree:
 
     def _on_disk(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
+
+
+def _by_bytes(items: list[os.DirEntry[str]]) -> list[os.DirEntry[str]]:
+    """Sorted by the bytes of the names. Code points are in the order of their UTF-8, but for bytes that are none."""
+    names = "".join([item.name for item in items])
+    return sorted(items, key=_NAME if names.isascii() else lambda item: os.fsencode(item.name))
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> ContextError:
