@@ -1,5 +1,6 @@
 """What differs between two images, and which of it may."""
 
+import textwrap
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -25,7 +26,8 @@ class Difference:
     ours: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.field} {self.ours or '-'}, and not {self.theirs or '-'} ({self.step})"
+        ours, theirs, step = (textwrap.shorten(text, 120) for text in (self.ours, self.theirs, self.step))
+        return f"{self.path}: {self.field} {ours or '-'}, and not {theirs or '-'} ({step})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ users pbsub and pbsingle, as the tests do. All else is in .cache/environments.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,7 @@ class Cell:
 def main() -> int:
     """Build, compare, and print the table; 1 if anything is not as it has to be."""
     given = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that containers are removed
     if os.geteuid():
         print("environments: only root can be everybody else", file=sys.stderr)
         return 2
