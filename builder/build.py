@@ -181,7 +181,8 @@ def _make(
         images.keep()
         return tuple(drafts)
 
-    if all(stage_plan.complete for stage_plan in plans.values()) and not answers.is_remote:
+    here = all(_is_here(plans[target.index], store) for target in graph.targets)
+    if here and all(stage_plan.complete for stage_plan in plans.values()):
         return finish(plans), graph, plans
     # Not at the top: what executes costs more to import than a build that the cache answers takes.
     from builder.completion import Work, complete
@@ -302,6 +303,11 @@ def _stages_of_image(graph: Graph, target: Stage) -> tuple[int, ...]:
     while isinstance(chain[-1].start, StageStart):
         chain.append(stages[chain[-1].start.stage])
     return tuple(stage.index for stage in chain)
+
+
+def _is_here(target: StagePlan, store: Store) -> bool:
+    """Whether nothing that the image is made of has to come from elsewhere."""
+    return target.snapshot is not None and all(store.layout.has(layer.descriptor) for layer in target.snapshot.layers)
 
 
 def _unset(config: ImageConfig, options: BuildOptions) -> ImageConfig:

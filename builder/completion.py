@@ -73,7 +73,8 @@ def complete(plans: Plans, work: Work, finish: Callable[[Plans], Drafts]) -> tup
                 solved = _solve(plans, work, backend, bounds)
                 return finish(solved), solved
             except LostLayersError as lost:
-                work.report.warn(f"{lost.message}: what made them is done again")
+                if not lost.expected:
+                    work.report.warn(f"{lost.message}: what made them is done again")
                 work.answers.reject(lost.blobs)
             plans = plan(work.graph, work.origins, work.answers, use_cache=work.use_cache)
             if refusal and _has_run(plans):

@@ -15,7 +15,7 @@ from cache.shared.shelf import Shelf
 from cache.store import Store
 from layers.data import replace
 from layers.digest import Digest
-from layers.errors import PybuildError
+from layers.errors import ImageError, PybuildError
 from layers.layer import Layer
 from layers.layout import Layout
 from layers.oci import Descriptor, Platform
@@ -48,6 +48,10 @@ class Sharing:
         self._report = report
         self._stack = ExitStack()
         self._suppliers: dict[SharedCache, Supplier] = {}
+        self._answers: Answers | None = None
+        self._anybody = Supplier(
+            "fetching from shared caches", self._fetch_promised, None, self._lacking_promised, promises=True
+        )
         self.stages: Collection[int] = ()
         """Those that the image itself is made of, once it is known."""
 
@@ -57,7 +61,9 @@ class Sharing:
 
     def answers(self) -> Answers:
         """The answers of this build: those of the store, then those of its sources, in their order."""
-        return Answers(self._store.records, self._store.layout, self._open_sources, self._offer)
+        opener = self._open_sources if self._sources else None
+        self._answers = Answers(self._store.records, self._store.layout, opener, self._offer)
+        return self._answers
 
     def fill(self, answers: Answers, *, failed: bool) -> None:
         """Give the targets what was of use in the build.
@@ -110,10 +116,31 @@ class Sharing:
             caches.append(cache)
         return tuple(caches)
 
-    def _offer(self, layer: Layer, cache: SharedCache) -> bool:
-        """Note that a cache has a layer; False if what the store has under its name is something else."""
-        self._supply.offer([layer], self._supplier(cache))
+    def _offer(self, layer: Layer, cache: SharedCache | None) -> bool:
+        """Note that a cache, or None for any of them, has a layer; False if the store has another under its name."""
+        self._supply.offer([layer], self._supplier(cache) if cache else self._anybody)
         return not self._store.layout.has(layer.descriptor) or self._supply.is_right(layer)
+
+    def _fetch_promised(self, layers: tuple[Layer, ...], progress: Callable[[Descriptor, int], None]) -> None:
+        for layer in layers:
+            cache = self._keeper(layer)
+            if cache is None:
+                raise ImageError(f"none of the caches has the layer {layer.descriptor.digest}")
+            cache.fetch([layer], self._store, progress)
+
+    def _lacking_promised(self, layers: Sequence[Layer]) -> Collection[Digest]:
+        lacking: set[Digest] = set()
+        for layer in layers:
+            cache = self._keeper(layer)
+            lacking |= cache.lacking([layer]) if cache else {layer.descriptor.digest}
+        return lacking
+
+    def _keeper(self, layer: Layer) -> SharedCache | None:
+        """Who has a layer after all; then it is known to the supply as well, which can have it mounted from there."""
+        cache = self._answers.keeper(layer) if self._answers else None
+        if cache:
+            self._supply.offer([layer], self._supplier(cache))
+        return cache
 
     def _supplier(self, cache: SharedCache) -> Supplier:
         def fetch(layers: tuple[Layer, ...], progress: Callable[[Descriptor, int], None]) -> None:
@@ -133,8 +160,16 @@ class Sharing:
                 digest = Digest(settings["digest"]) if "digest" in settings else None
                 folder = settings.get("dest") or settings["src"]
                 return FolderShelf(folder, settings.get("tag", "latest"), digest)
+            case Kind.S3:
+                from cache.shared.s3 import BucketShelf  # boto3 is an extra
+
+                return self._closing(BucketShelf(settings))
             case _:
                 return self._registry_shelf(settings["ref"], insecure=settings.get("registry.insecure") in _TRUE)
+
+    def _closing(self, shelf: Shelf) -> Shelf:
+        self._stack.callback(shelf.close)
+        return shelf
 
     def _registry_shelf(self, ref: str, *, insecure: bool) -> Shelf:
         from builder.export.registry import neighbours  # folders need no HTTP

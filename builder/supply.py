@@ -23,9 +23,11 @@ Progress = Callable[[Descriptor, int], None]
 class LostLayersError(ImageError):
     """A shared cache does not have, or not rightly, what it says that it has: the steps have to be done again."""
 
-    def __init__(self, message: str, blobs: Collection[Digest]) -> None:
+    def __init__(self, message: str, blobs: Collection[Digest], *, expected: bool) -> None:
         super().__init__(message, hint="build again with --no-cache, or without this cache")
         self.blobs = blobs
+        self.expected = expected
+        """Whether nobody has said for certain that the layers are there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +42,8 @@ class Supplier:
     """Host and repository, if it is a registry: blobs can be mounted from there."""
     lacking: Callable[[Sequence[Layer]], Collection[Digest]] | None = None
     """Of a shared cache: which blobs it does not have after all. It may promise what it cannot keep."""
+    promises: bool = False
+    """Whether it is not even said for certain that it has the layers."""
     alone: threading.Lock = field(default_factory=threading.Lock)
     """Held by who fetches, so that two stages do not fetch the same."""
 
@@ -109,7 +113,9 @@ class Supply:
             assert supplier.lacking
             lost = {digest for digest in supplier.lacking(group) if not self._withdraw(digest, supplier)}
             if lost:
-                raise LostLayersError(f"{supplier.title}: {len(lost)} layers are not there any more", lost)
+                raise LostLayersError(
+                    f"{supplier.title}: {len(lost)} layers are not there any more", lost, expected=supplier.promises
+                )
 
     def home_of(self, host: str, blob: Descriptor) -> str:
         """A repository of a registry that has the blob; empty if none is known."""
@@ -159,7 +165,7 @@ class Supply:
         """Ask others from now on for these layers; LostLayersError for those that nobody else has."""
         lost = {layer.descriptor.digest for layer in layers if not self._withdraw(layer.descriptor.digest, supplier)}
         if lost:
-            raise LostLayersError(f"{supplier.title}: {error.message}", lost) from error
+            raise LostLayersError(f"{supplier.title}: {error.message}", lost, expected=supplier.promises) from error
 
     def _withdraw(self, blob: Digest, supplier: Supplier) -> bool:
         """Do not ask a supplier for a blob again; whether there is another one."""

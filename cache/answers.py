@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 # A build that this machine answers altogether imports nothing of shared caches, and so nothing of HTTP.
 
 
-def nothing_shared() -> "Sequence[SharedCache]":
-    """No caches but that of this machine."""
-    return ()
-
-
 class Answers:
     """The answers of one build. For any thread."""
 
@@ -33,12 +28,13 @@ class Answers:
         self,
         records: Records,
         layout: Layout,
-        shared: "Callable[[], Sequence[SharedCache]]" = nothing_shared,
-        offer: "Callable[[Layer, SharedCache], bool]" = lambda _layer, _cache: True,
+        shared: "Callable[[], Sequence[SharedCache]] | None" = None,
+        offer: "Callable[[Layer, SharedCache | None], bool]" = lambda _layer, _cache: True,
     ) -> None:
         """`shared` opens the caches, in the order in which they are asked, when something is not known here.
 
-        `offer` is told of a layer that a shared cache has, and says whether it can be that layer.
+        `offer` is told of a layer that a shared cache has, or that one of them may have, and says whether what the
+        store has under its name can be that layer.
         """
         self._records = records
         self._layout = layout
@@ -49,15 +45,33 @@ class Answers:
         self._used: dict[int, dict[Digest, Record]] = {}
         self._contents: dict[Digest, Digest] = {}
         self._foreign: dict[Digest, Record] = {}
+        """What shared caches answered."""
+        self._promised: dict[Digest, Record] = {}
+        """Records of which nobody knows whether a shared cache has their layers."""
         self._foreign_contents: dict[Digest, Digest] = {}
         self._lock = threading.Lock()
 
     def find(self, key: Digest, stage: int) -> Record | None:
-        """The record of a key, for a step of a stage. Its layer is in the store, or in a shared cache."""
-        record = self._records.find(key) or self._find_foreign(key)
+        """The record of a key, for a step of a stage. Its layer is in the store, or may be in a shared cache.
+
+        What a step gives is known even where its layer is not, and often that is enough: what stands on it is found.
+        """
+        record = self._records.find(key)
+        if record is None and self._open is not None:
+            record = self._promise(self._records.recall(key)) or self._find_foreign(key)
         if record is not None:
             self._used.setdefault(stage, {})[key] = record
         return record
+
+    def keeper(self, layer: Layer) -> "SharedCache | None":
+        """The shared cache that has a layer which was promised."""
+        for key, record in list(self._promised.items()):
+            if record.layer.descriptor.digest == layer.descriptor.digest:
+                for cache in self._shared():
+                    found = cache.find(key)
+                    if found is not None and found.layer == layer:
+                        return cache
+        return None
 
     def add(self, record: Record, stage: int, *, keep: bool) -> None:
         """Remember a step of this build whose blob is on disk; for later builds only if they are to `keep` it."""
@@ -85,30 +99,44 @@ class Answers:
     def reject(self, blobs: Collection[Digest]) -> None:
         """Find no record of these any more: the shared caches do not have them after all."""
         self._lost.update(blobs)
-        for records in (self._foreign, *self._used.values()):
+        for records in (self._foreign, self._promised, *self._used.values()):
             for key in [key for key, record in records.items() if record.layer.descriptor.digest in blobs]:
                 del records[key]
 
     @property
     def is_remote(self) -> bool:
-        """Whether a shared cache has answered anything whose layer is not in the store."""
-        return any(not self._layout.has(record.layer.descriptor) for record in self._foreign.values())
+        """Whether something was answered whose layer is not in the store."""
+        return any(not self._layout.has(record.layer.descriptor) for record in self._elsewhere())
 
     def keep(self) -> None:
-        """Make records of this machine of what shared caches answered, as far as the layers are in the store now."""
-        here = [record for record in self._foreign.values() if self._layout.has(record.layer.descriptor)]
-        with suppress(StoreError):  # they can be asked for again
-            for record in here:
+        """Make records of this machine of what shared caches answered: next time nobody has to be asked."""
+        with suppress(StoreError):  # they can be asked again
+            for record in self._elsewhere():
                 self._records.add(record)
-            for selector, digest in self._foreign_contents.items() if here else ():
+            for selector, digest in self._foreign_contents.items():
                 self._records.add_content(selector, digest)
 
     def facts(self, stages: Collection[int] | None = None) -> "Facts":
-        """All that was of use in the build so far; records of some stages only, if that is asked for."""
+        """All that was of use in the build so far; with layers of some stages only, if that is asked for."""
         from cache.shared.facts import Facts
 
-        chosen = [records for stage, records in sorted(self._used.items()) if stages is None or stage in stages]
-        return Facts({key: record for records in chosen for key, record in records.items()}, dict(self._contents))
+        records: dict[Digest, Record] = {}
+        hints: dict[Digest, Record] = {}
+        for stage, used in sorted(self._used.items()):
+            for key, record in used.items():
+                bare = key in self._promised and not self._layout.has(record.layer.descriptor)
+                (hints if bare or (stages is not None and stage not in stages) else records)[key] = record
+        return Facts(records, dict(self._contents), {key: each for key, each in hints.items() if key not in records})
+
+    def _elsewhere(self) -> list[Record]:
+        return [*self._foreign.values(), *self._promised.values()]
+
+    def _promise(self, record: Record | None) -> Record | None:
+        """Take a record whose layer may be in one of the shared caches."""
+        if record is None or record.layer.descriptor.digest in self._lost or not self._offer(record.layer, None):
+            return None
+        self._promised[record.key] = record
+        return record
 
     def _find_foreign(self, key: Digest) -> Record | None:
         for cache in self._shared():
@@ -116,10 +144,11 @@ class Answers:
             if record and record.layer.descriptor.digest not in self._lost and self._offer(record.layer, cache):
                 self._foreign[key] = record
                 return record
-        return None
+        hints = (cache.find_hint(key) for cache in self._shared())
+        return next((record for record in map(self._promise, hints) if record), None)
 
     def _shared(self) -> "Sequence[SharedCache]":
         with self._lock:
             if self._opened is None:
-                self._opened = self._open()
+                self._opened = self._open() if self._open else ()
             return self._opened

@@ -45,14 +45,19 @@ class Records:
 
     def find(self, key: Digest) -> Record | None:
         """The record of a key, if the layer that it speaks of is in the store."""
+        record = self.recall(key)
+        return record if record and self._layout.has(record.layer.descriptor) else None
+
+    def recall(self, key: Digest) -> Record | None:
+        """The record of a key, wherever its layer may be by now."""
         rows = self._database.rows(f"SELECT {_FIELDS} FROM records WHERE key = ?", (key,))  # noqa: S608 - own names
-        if not rows:
-            return None
-        record = _record(rows[0])
-        return record if self._layout.has(record.layer.descriptor) else None
+        return _record(rows[0]) if rows else None
 
     def add(self, record: Record) -> None:
-        """Remember a step. Its blob must be on disk already. The same key again replaces what was there."""
+        """Remember a step. The same key again replaces what was there.
+
+        Its blob must be on disk already, or in a cache that was asked: only who asks such again will find it.
+        """
         layer = record.layer
         values = (
             record.key,

@@ -32,7 +32,9 @@ def record(name: str, *, linked: bool = False) -> Record:
 
 
 def facts_of(*records: Record) -> Facts:
-    return Facts({each.key: each for each in records}, {Digest.of(b"selector"): Digest.of(b"content")})
+    hint = record("hint")
+    content = {Digest.of(b"selector"): Digest.of(b"content")}
+    return Facts({each.key: each for each in records}, content, {hint.key: hint})
 
 
 def test_facts_are_read_as_they_were_written() -> None:
@@ -68,9 +70,9 @@ def test_another_format_is_no_cache_of_ours() -> None:
         zlib.compress(b"[" * 100_000),
         zlib.compress(b"[]"),
         zlib.compress(b'{"format":1}'),
-        zlib.compress(b'{"format":1,"records":[{}],"contents":[]}'),
-        zlib.compress(b'{"format":1,"records":[],"contents":[["x","y"]]}'),
-        zlib.compress(b'{"format":1,"records":[],"contents":[]}')[:-6],
+        zlib.compress(b'{"format":1,"records":[{}],"hints":[],"contents":[]}'),
+        zlib.compress(b'{"format":1,"records":[],"hints":[],"contents":[["x","y"]]}'),
+        zlib.compress(b'{"format":1,"records":[],"hints":[],"contents":[]}')[:-6],
     ],
 )
 def test_what_is_no_document_is_told(document: bytes) -> None:
@@ -90,6 +92,14 @@ def test_new_facts_go_before_old_ones_and_the_oldest_are_dropped(monkeypatch: py
     old, older, new = record("old"), record("older"), record("new")
 
     assert list(facts_of(new).over(facts_of(old, older)).records) == [new.key, old.key]
+
+
+def test_a_layer_that_came_makes_a_record_of_a_hint() -> None:
+    known = record("hint")
+
+    facts = Facts({known.key: known}).over(facts_of())
+
+    assert (list(facts.records), list(facts.hints)) == ([known.key], [])
 
 
 def test_an_image_carries_the_records_of_its_own_layers_only() -> None:

@@ -87,14 +87,13 @@ def test_an_image_for_the_store_is_fetched_and_the_next_build_asks_nobody(
     registry: DockerRegistry, here: Machine, there: Machine
 ) -> None:
     cache = f"type=registry,ref={registry.host}/kept/cache"
-    text = "FROM scratch\nCOPY first /first\nWORKDIR /made\n"
-    here.build(here.context(Dockerfile=text, first="1"), "--cache-to", cache)
+    here.build(project(here), "--cache-to", f"{cache},mode=max")
 
-    said = there.build(there.context(Dockerfile=text, first="1"), "-t", "kept", "--cache-from", cache)
+    said = there.build(project(there), "-t", "kept", "--cache-from", cache)
     again = there.build(there.context(), "-t", "kept", "--cache-from", cache)
 
-    assert said.cached == again.cached == ["COPY first /first", "WORKDIR /made"]
-    assert there.blobs == 2 + 2
+    assert said.cached == again.cached == STEPS
+    assert there.blobs == 2 + len(OWN_STEPS)
     assert "importing" in said.err
     assert "importing" not in again.err
 
@@ -113,15 +112,19 @@ def test_what_differs_is_built_and_what_follows_is_found_again(
     assert said.cached == OWN_STEPS
 
 
-def test_of_the_smaller_mode_the_steps_of_the_image_alone_go_there(
+def test_of_the_smaller_mode_the_layers_of_the_image_alone_go_there(
     registry: DockerRegistry, here: Machine, there: Machine
 ) -> None:
     cache = f"type=registry,ref={registry.host}/min/cache"
     here.build(project(here), "--cache-to", cache)
 
-    said = there.build(project(there), "--cache-from", cache)
+    unchanged = there.build(project(there), "-t", "min", "--cache-from", cache)
+    other = there.context(Dockerfile=DOCKERFILE.replace("/copied", "/elsewhere"))
+    changed = there.build(other, "-t", "min", "--cache-from", cache)
 
-    assert said.cached == OWN_STEPS
+    assert unchanged.cached == STEPS
+    assert there.blobs == 2 * (2 + len(OWN_STEPS)) + 1  # the stage had to be built for the second
+    assert "WARN" not in changed.err
 
 
 def test_eight_builds_at_once_lose_nothing(registry: DockerRegistry, tmp_path: Path, there: Machine) -> None:
@@ -261,9 +264,10 @@ def test_an_image_carries_its_own_steps(registry: DockerRegistry, here: Machine,
     name = f"{registry.host}/inline/app"
     here.build(project(here), "--push", "-t", name, "--cache-to", "type=inline")
 
-    said = there.build(project(there), "--cache-from", name)
+    said = there.build(project(there), "-t", "mine", "--cache-from", name)
 
-    assert said.cached == OWN_STEPS
+    assert said.cached == STEPS
+    assert there.blobs == 2 + len(OWN_STEPS)
 
 
 def test_an_image_that_carries_its_steps_is_the_same_each_time(here: Machine) -> None:

@@ -50,6 +50,10 @@ class SharedCache:
         """The record of a key; its layer is in the cache, as far as that knows itself."""
         return self._facts_of(key, lambda facts: key in facts.records).records.get(key)
 
+    def find_hint(self, key: Digest) -> Record | None:
+        """The record of a key whose layer is not in the cache."""
+        return self._table.hints.get(key) if self.load() and self._table else None
+
     def find_content(self, selector: Digest) -> Digest | None:
         """The digest of what a selector selects (`cache.records.Records.find_content`)."""
         return self._facts_of(selector, lambda facts: selector in facts.contents).contents.get(selector)
@@ -75,7 +79,7 @@ class SharedCache:
         """
         with self._shelf.exclusive() as alone:
             new = _without(facts, self._known())
-            if new.records or new.contents:
+            if new != Facts():
                 self._send([record.layer for record in new.records.values()], obtain, store, progress)
                 if not alone:
                     for name, fact in _single(new):
@@ -128,7 +132,7 @@ class SharedCache:
             left = {
                 key: record for key, record in table.records.items() if record.layer.descriptor.digest not in absent
             }
-            self._shelf.write(TABLE, Facts(left, table.contents).serialise(), _blobs(left.values()))
+            self._shelf.write(TABLE, Facts(left, table.contents, table.hints).serialise(), _blobs(left.values()))
 
 
 def _without(facts: Facts, known: Facts) -> Facts:
@@ -141,11 +145,12 @@ def _without(facts: Facts, known: Facts) -> Facts:
     contents = {
         selector: digest for selector, digest in facts.contents.items() if known.contents.get(selector) != digest
     }
-    return Facts(records, contents)
+    known_keys = {*known.records, *known.hints}
+    return Facts(records, contents, {key: record for key, record in facts.hints.items() if key not in known_keys})
 
 
 def _single(facts: Facts) -> Iterator[tuple[str, Facts]]:
-    """Each fact alone, with the name of its document."""
+    """Each fact alone, with the name of its document; of hints none is so dear."""
     for key, record in facts.records.items():
         yield key.hex, Facts({key: record})
     for selector, digest in facts.contents.items():

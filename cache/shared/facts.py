@@ -7,9 +7,9 @@ not be found for another step than its own.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.keys import key_of
 from cache.records import Record
@@ -29,6 +29,9 @@ _LARGEST = 64 << 20
 """Bytes of a document when it is unpacked."""
 
 
+T = TypeVar("T")
+
+
 class FactsError(ImageError):
     """What should be a cache is none."""
 
@@ -41,13 +44,16 @@ class Facts:
     """By key. Their layers are where the cache is."""
     contents: Mapping[Digest, Digest] = field(default_factory=dict)
     """By selector (`cache.records.Records.find_content`)."""
+    hints: Mapping[Digest, Record] = field(default_factory=dict)
+    """Records whose layers are not kept there: that a step gives a layer leads on to what stands on it."""
 
     def over(self, older: "Facts") -> "Facts":
         """These, then the others that they do not replace; as many as a table may have."""
-        return Facts(
-            dict(islice((dict(self.records) | dict(older.records)).items(), MOST)),
-            dict(islice((dict(self.contents) | dict(older.contents)).items(), MOST)),
-        )
+        records = _newest(self.records, older.records)
+        hints = _newest(self.hints, older.hints)
+        for key in records.keys() & hints.keys():
+            del hints[key]
+        return Facts(records, _newest(self.contents, older.contents), hints)
 
     def of_image(self, blobs: Mapping[Digest, Descriptor]) -> "Facts":
         """The records of an image's layers, which are given by diff_id, without what differs from build to build."""
@@ -56,13 +62,15 @@ class Facts:
             blob = blobs.get(record.layer.diff_id)
             if blob is not None:
                 records[key] = replace(record, layer=replace(record.layer, descriptor=blob), seconds=0.0)
-        return Facts(records, dict(sorted(self.contents.items())))
+        hints = {key: replace(record, seconds=0.0) for key, record in self.hints.items()}
+        return Facts(records, dict(sorted(self.contents.items())), hints)
 
     def serialise(self) -> bytes:
         """The same facts always give the same bytes."""
         value = {
             "format": FORMAT,
             "records": [_record_json(record) for record in self.records.values()],
+            "hints": [_record_json(record) for record in self.hints.values()],
             "contents": [[selector, digest] for selector, digest in self.contents.items()],
         }
         return zlib.compress(canonical_json(value), 6)
@@ -76,11 +84,19 @@ class Facts:
         if value["format"] != FORMAT:
             raise FactsError(f"the cache is of format {value['format']!r}, and this version of pybuild reads {FORMAT}")
         try:
-            records = [_record(item) for item in value["records"]]
+            records, hints = ([_record(item) for item in value[name]] for name in ("records", "hints"))
             contents = {Digest(selector): Digest(digest) for selector, digest in value["contents"]}
         except (PybuildError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise FactsError("the document of the cache is damaged") from error
-        return cls({record.key: record for record in records if record}, contents)
+        return cls(_by_key(records), contents, _by_key(hints))
+
+
+def _newest(new: Mapping[Digest, T], old: Mapping[Digest, T]) -> dict[Digest, T]:
+    return dict(islice((dict(new) | dict(old)).items(), MOST))
+
+
+def _by_key(records: Iterable[Record | None]) -> dict[Digest, Record]:
+    return {record.key: record for record in records if record}
 
 
 def _json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any
