@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("layers", "cache", "builder")
 """Each may import itself and those before it."""
 DOORS = {
+    "boto3": "cache/shared/s3.py",
+    "botocore": "cache/shared/s3.py",
     "dockerfile_parse": "builder/dockerfile/reader.py",
     "isal": "layers/compress.py",
     "pathspec": "builder/context/",
@@ -24,7 +26,7 @@ DOORS = {
     "zstandard": "layers/compress.py",
 }
 """Where each third-party package is imported: a file, or a folder."""
-COMES_WITH = {"urllib3": "requests"}
+COMES_WITH = {"botocore": "boto3", "urllib3": "requests"}
 """Packages that are part of what a dependency offers, such as the errors of its connections."""
 SPEAKERS = "builder/cli/"
 """The only folder that prints, exits, and looks at the command line."""
@@ -107,7 +109,8 @@ def test_a_third_party_package_is_imported_at_its_one_door() -> None:
 def test_each_dependency_has_a_door() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-    names = {re.split(r"[<>=~! \[;]", text)[0].replace("-", "_") for text in project["dependencies"]}
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    names = {re.split(r"[<>=~! \[;]", text)[0].replace("-", "_") for text in texts}
 
     assert names == set(DOORS) - set(COMES_WITH)
 

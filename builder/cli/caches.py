@@ -1,6 +1,7 @@
 """How --cache-from and --cache-to are written: `docker buildx build`'s grammar, as values."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -14,12 +15,26 @@ from layers.registry.reference import Reference
 _BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
 _MODES = {"": False, "min": False, "max": True}
 
+_BUCKET = (
+    "region",
+    "name",
+    "prefix",
+    "blobs_prefix",
+    "manifests_prefix",
+    "endpoint_url",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "use_path_style",
+)
 _NEEDED: Mapping[tuple[Kind, bool], tuple[str, ...]] = MappingProxyType(
     {
         (Kind.REGISTRY, False): ("ref",),
         (Kind.REGISTRY, True): ("ref",),
         (Kind.LOCAL, False): ("src",),
         (Kind.LOCAL, True): ("dest",),
+        (Kind.S3, False): ("bucket",),
+        (Kind.S3, True): ("bucket",),
     }
 )
 """Keys without which a cache is nowhere, by its kind and whether it is written."""
@@ -29,6 +44,8 @@ _ALLOWED: Mapping[tuple[Kind, bool], tuple[str, ...]] = MappingProxyType(
         (Kind.REGISTRY, True): ("registry.insecure",),
         (Kind.LOCAL, False): ("tag", "digest"),
         (Kind.LOCAL, True): ("tag",),
+        (Kind.S3, False): _BUCKET,
+        (Kind.S3, True): (*_BUCKET, "upload_parallelism"),
     }
 )
 _FORMS = ("oci-mediatypes", "image-manifest")
@@ -42,14 +59,14 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SPEC",
-        help="ask a cache: REF, or type=registry,ref=REF or type=local,src=DIR",
+        help="ask a cache: REF, type=registry,ref=REF, type=local,src=DIR, type=s3,bucket=NAME",
     )
     parser.add_argument(
         "--cache-to",
         action="append",
         default=[],
         metavar="SPEC",
-        help="fill a cache: type=registry,ref=REF, type=local,dest=DIR or type=inline [,mode=max]",
+        help="fill a cache: type=registry,ref=REF, local,dest=DIR, s3,bucket=NAME or inline [,mode=max]",
     )
 
 
@@ -67,11 +84,15 @@ def cache_targets(texts: Sequence[str], build_args: Mapping[str, str]) -> tuple[
     return tuple(targets)
 
 
+_SECRET = re.compile(r"\b(secret_access_key|session_token|token)=[^,]*", re.IGNORECASE)
+"""What no error message repeats."""
+
+
 class _Parsing:
     """One option; each question takes its fields away, so that those left over are the unknown ones."""
 
     def __init__(self, name: str, text: str) -> None:
-        self._option = f"{name} {text}"
+        self._option = name + " " + _SECRET.sub(r"\1=...", text)
         self._fields = self._read(text)
         self._kind = self._take_kind()
 
@@ -138,6 +159,8 @@ class _Parsing:
         for key in needed:
             if not settings.get(key):
                 raise self._wrong(f"{key}= is missing")
+        if not settings.get("upload_parallelism", "1").isdecimal() or settings.get("upload_parallelism") == "0":
+            raise self._wrong("upload_parallelism is a number")
         try:
             reference = Reference.parse(settings["ref"]) if "ref" in settings else None
             Digest(settings["digest"]) if "digest" in settings else None
