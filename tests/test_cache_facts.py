@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from dataclasses import replace
 
 import pytest
 
@@ -10,6 +9,7 @@ from cache.keys import key_of
 from cache.records import Record
 from cache.shared import facts as facts_module
 from cache.shared.facts import Facts, FactsError
+from layers.data import replace
 from layers.digest import Digest, canonical_json
 from layers.layer import Layer
 from layers.oci import LAYER_GZIP, Descriptor
