@@ -227,7 +227,17 @@ def choose_image(layout: Layout, descriptor: Descriptor, platform: Platform | No
 
 
 def open_layout(location: str, platform: Platform | None) -> tuple[Layout, Image]:
-    """What `DIR[:TAG][@DIGEST]` means: the layout and the image; the digest goes before the tag. Else ImageError."""
+    """What `DIR[:TAG][@DIGEST]` means: the layout and the image for a platform; ImageError if it has none."""
+    layout, root = find_root(location)
+    image = choose_image(layout, root, platform)
+    if image is None:
+        there = ", ".join(str(other.config.platform) for other in images_at(layout, root)) or "nothing else"
+        raise ImageError(f"{location} has no image for {platform or Platform.host()}; there is {there}")
+    return layout, image
+
+
+def find_root(location: str) -> tuple[Layout, Descriptor]:
+    """The layout of `DIR[:TAG][@DIGEST]`, and the manifest or index there; the digest goes before the tag."""
     folder, digest = _split_digest(location)
     tag = ""
     while ":" in folder and not os.path.isdir(folder):  # a tag may be a whole image name, with a colon of its own
@@ -237,17 +247,13 @@ def open_layout(location: str, platform: Platform | None) -> tuple[Layout, Image
         raise ImageError(f"{location} is no OCI image layout", hint="a folder with index.json and blobs/ is one")
     layout = Layout(folder)
     named = layout.resolve(tag) if tag else _only(layout)
-    descriptor = _by_digest(layout, digest) if digest else named
-    image = choose_image(layout, descriptor, platform) if descriptor else None
-    if descriptor is not None and image is None:
-        there = ", ".join(str(other.config.platform) for other in images_at(layout, descriptor)) or "nothing else"
-        raise ImageError(f"{location} has no image for {platform or Platform.host()}; there is {there}")
-    if image is None:
+    root = _by_digest(layout, digest) if digest else named
+    if root is None:
         raise ImageError(
             f"{folder} has no image {digest or tag or 'that is the only one'}",
             hint="its index.json has: " + (", ".join(sorted(layout.names())) or "no name"),
         )
-    return layout, image
+    return layout, root
 
 
 def _split_digest(location: str) -> tuple[str, Digest | None]:

@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "tell what RUN can have on this machine, and what would help",
     "push": "push an image to registries",
     "pull": "pull images from registries into the store",
+    "imagetools": "make an index of images, or look at what a name stands for",
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
     "tag": "give an image further names",
