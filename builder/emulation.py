@@ -43,6 +43,8 @@ _MACHINES = {
     "s390x": _Machine(22, 64, ">"),
 }
 """By the names of platforms."""
+_NOT_EXECUTED, _NOT_FOUND = 126, 127
+"""How a command ends that is not started, as shells have it."""
 
 
 def refuse_strangers(steps: Iterable[Step]) -> None:
@@ -64,6 +66,18 @@ def refuse(platform: Platform, what: str, kind: type[DockerfileError | UsageErro
         f"{what} for {platform}: this machine ({host}) has no emulator for its programs",
         hint="register QEMU, as root: apt-get install qemu-user-static binfmt-support. "
         "Stages FROM --platform=$BUILDPLATFORM need none",
+    )
+
+
+def caveat(platform: Platform, status: int, output: Iterable[str]) -> str:
+    """What may be behind a command that did not start; empty for one that did."""
+    if status == _NOT_EXECUTED and any("exec format error" in line for line in output):
+        return f"the image says that it is for {platform}, and the program is not"
+    if status not in {_NOT_EXECUTED, _NOT_FOUND} or not platform.architecture or Platform.host().runs(platform):
+        return ""
+    return (
+        f"an emulator runs programs for {platform} here, and is not found inside of images unless it was registered "
+        "with binfmt_misc under the flag F"
     )
 
 

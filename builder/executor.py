@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from builder.bounds import Bounds
 from builder.credentials import Credentials
-from builder.emulation import refuse
+from builder.emulation import caveat, refuse
 from builder.epoch import clamped, clamped_on_disk
 from builder.errors import CancelledError, CommandError, DockerfileError
 from builder.events import Job
@@ -155,7 +155,8 @@ class Executor:
     def _failed(self, run: Run, finished: Finished, broken: tuple[str, ...], output: tuple[str, ...]) -> CommandError:
         how = f"signal {finished.signal}" if finished.signal else f"exit status {finished.status}"
         error = CommandError(f"the command ended with {how}: {shown(run.argv)}", status=finished.status, output=output)
-        error.hint = "; ".join(broken) or (self._backend.caveat if self._backend else "")
+        stranger = caveat(run.platform, finished.status, output)
+        error.hint = "; ".join(broken) or stranger or (self._backend.caveat if self._backend else "")
         if _is_full(self._store.root):
             error.hint = "the disk of the store is full: free some space, or use another place with --root"
         return error

@@ -38,7 +38,7 @@ RUN uname -m > /machine
 
 
 @contextmanager
-def registered(machine: str) -> Iterator[None]:
+def registered(machine: str, flags: str = "F") -> Iterator[None]:
     """QEMU registered for a machine's programs, and everything as it was before afterwards."""
     qemu = shutil.which(f"qemu-{machine}-static")
     if qemu is None:
@@ -46,7 +46,7 @@ def registered(machine: str) -> Iterator[None]:
     number = machine_code.PROCESSORS[machine].elf_machine
     magic = b"\x7fELF\x02\x01\x01" + bytes(9) + bytes([2, 0, number, 0])
     mask = b"\xff" * 7 + b"\x00" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
-    name = f"pybuild-{os.getpid()}"
+    name = f"pybuild-{os.getpid()}{flags}"
     escaped = ["".join(f"\\x{byte:02x}" for byte in part) for part in (magic, mask)]
     with TemporaryDirectory() as folder:
         done = subprocess.run(
@@ -55,7 +55,7 @@ def registered(machine: str) -> Iterator[None]:
         if done.returncode:
             pytest.skip(f"binfmt_misc cannot be mounted here: {done.stderr.strip()}")
         try:
-            Path(folder, "register").write_text(f":{name}:M::{escaped[0]}:{escaped[1]}:{qemu}:F")
+            Path(folder, "register").write_text(f":{name}:M::{escaped[0]}:{escaped[1]}:{qemu}:{flags}")
             yield
         except PermissionError as error:
             pytest.skip(f"nothing can be registered with binfmt_misc here: {errno.errorcode[error.errno or 0]}")
@@ -176,6 +176,28 @@ def test_an_image_for_the_other_machine_is_run(built: Project) -> None:
     done = pybuild("run", f"--root={built.root}", f"--platform={OTHER}", "app", "/bin/sh", cwd=built.place)
 
     assert (done.status, done.err) == (0, "")
+
+
+def test_an_emulator_that_images_do_not_see_is_told_of(both: Path, project_of: Callable[[str], Project]) -> None:
+    """Without the flag F the kernel looks for it in the image, when it is needed."""
+    project = Project(project_of(users.ROOT).place, both)
+    project.write({"Dockerfile": "FROM busybox\nRUN uname -m > /machine\n"})
+
+    with registered(MACHINES[OTHER.architecture], flags=""):
+        result = project.build(f"--platform={OTHER}")
+
+    assert result.status == 5
+    assert "under the flag F" in result.err
+
+
+def test_a_program_for_another_processor_than_the_image_says_is_told_of(project: Project) -> None:
+    program = machine_code.program(machine_code.Processor(0xFFFF, 64, (), b"", b"", exit=0), data=b"")
+    project.write({"Dockerfile": 'FROM busybox\nCOPY --chmod=755 tool /\nRUN ["/tool"]\n', "tool": program})
+
+    result = project.build()
+
+    assert result.status == 5
+    assert f"the image says that it is for {HOST}, and the program is not" in result.err
 
 
 def tool(*arguments: str) -> str:
