@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, BinaryIO
 from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
 from builder.report import Report
 from builder.steps.step import Base
-from builder.stored import find_stored
 from builder.supply import Progress, Supplier, Supply
 from cache.store import Store
 from layers.digest import Digest, DigestError
@@ -206,6 +205,8 @@ def find_named(layout: Layout, text: str, platform: Platform | None = None) -> t
 
     Of an index it is the one for a platform. None is this machine's, else the only one that there is.
     """
+    from builder.stored import find_stored  # builds know full names
+
     stored = find_stored(layout, text)
     image = choose_image(layout, stored.image, platform)
     if image is None:
