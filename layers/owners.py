@@ -17,7 +17,8 @@ OWNER = "user.pybuild.owner"
 CAPABILITY = "security.capability"
 DEVICE = "user.pybuild.dev"
 """On an empty file that stands for a device node where none may be made: `c MAJOR MINOR`, or `b`."""
-_OURS = {OWNER, DEVICE, CAPABILITY}
+NOTES = frozenset({OWNER, DEVICE})
+"""What nobody but us writes; beside capabilities of what is neither a file nor a folder."""
 _OWNER_NOTE = re.compile(rb"(\d{1,10}):(\d{1,10})")
 _DEVICE_NOTE = re.compile(rb"([cb]) (\d{1,4}) (\d{1,7})")
 _CAPABILITIES = struct.Struct("<5I")
@@ -69,7 +70,9 @@ def forget(file: int | str | bytes, *, follow: bool) -> None:
 def attributes(file: int | str | bytes, *, follow: bool) -> dict[str, bytes]:
     """Those attributes of a file that we write, and its capabilities; OSError if it cannot be reached."""
     names = os.listxattr(file, follow_symlinks=follow)
-    return {name: os.getxattr(file, name, follow_symlinks=follow) for name in names if name in _OURS}
+    return {
+        name: os.getxattr(file, name, follow_symlinks=follow) for name in names if name in NOTES or name == CAPABILITY
+    }
 
 
 def noted(xattrs: Mapping[str, bytes]) -> tuple[int, int] | None:

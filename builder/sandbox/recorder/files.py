@@ -13,7 +13,7 @@ from builder.sandbox.recorder.program import MAKES_A_FILE
 from builder.sandbox.recorder.tasks import AT_FDCWD
 from layers import owners
 from layers.landing import MOST_LINKS
-from layers.owners import CAPABILITY, DEVICE, attributes, noted
+from layers.owners import DEVICE, attributes, noted
 
 _AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x100
 _ROOT = (0, 0)
@@ -190,18 +190,6 @@ def _openat2(call: Call) -> int | None:
     return _open(call, call.number(0), 1, flags & 0xFFFFFFFF, mode)
 
 
-def _set_attribute(call: Call, name_index: int, *, opened: bool = False, folder: int = AT_FDCWD) -> int | None:
-    """Leave our notes alone, as if they had been written: programs that copy files copy them too."""
-    attribute = os.fsdecode(call.text(name_index))
-    if attribute.startswith("user.pybuild."):
-        return 0
-    if attribute != CAPABILITY:
-        return None
-    name = call.name(call.number(0), b"") if opened else call.name(folder, call.text(1 if name_index == 3 else 0))
-    status = os.stat(name, follow_symlinks=opened)
-    return 0 if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode) else None
-
-
 def _change_root(call: Call) -> None:
     call.tasks.expect_roots()
 
@@ -209,12 +197,8 @@ def _change_root(call: Call) -> None:
 DEVICES: dict[str, Handler] = {
     "mknod": lambda call: _make_node(call, AT_FDCWD, 0),
     "mknodat": lambda call: _make_node(call, call.number(0), 1),
-    "setxattr": lambda call: _set_attribute(call, 1),
-    "lsetxattr": lambda call: _set_attribute(call, 1),
-    "fsetxattr": lambda call: _set_attribute(call, 1, opened=True),
-    "setxattrat": lambda call: _set_attribute(call, 3, folder=call.number(0)),
 }
-"""What is needed everywhere but as real root."""
+"""What the kernel lets nobody make in a user namespace."""
 
 MAKERS: dict[str, Handler] = {
     "creat": lambda call: _open(call, AT_FDCWD, 0, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, call.word(1)),

@@ -46,8 +46,10 @@ def _with_value(argument: int, *values: int, mask: int = 0xFFFFFFFF) -> Among:
 
 _DEVICE_TYPES = (stat.S_IFCHR, stat.S_IFBLK)
 
-_NOTES = dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr", "setxattrat"), NOTIFY)
-"""Our notes are nobody else's to write."""
+_NOTES = dict.fromkeys(
+    ("setxattr", "lsetxattr", "fsetxattr", "setxattrat", "listxattr", "llistxattr", "flistxattr"), NOTIFY
+)
+"""Our notes are nobody else's to write, and to see."""
 
 DEVICES: Mapping[str, Verdict] = {
     **_NOTES,

@@ -12,7 +12,7 @@ import struct
 import sys
 
 from builder.sandbox import syscalls
-from builder.sandbox.recorder import files, ids, looks
+from builder.sandbox.recorder import files, ids, looks, notes
 from builder.sandbox.recorder.call import Call, Handler
 from builder.sandbox.recorder.identity import Identity, Ids
 from builder.sandbox.recorder.listener import Listener, Notification
@@ -64,7 +64,7 @@ Tables = dict[tuple[int, int], tuple[Handler, bool]]
 def _tables(machine: str, *, owners: bool) -> Tables:
     table: Tables = {}
     for abi in ABIS[machine]:
-        handlers = _handlers(abi) if owners else files.DEVICES
+        handlers = _handlers(abi) if owners else files.DEVICES | notes.HANDLERS
         for number, name in abi.calls().items():
             if name in handlers:
                 table[abi.architecture, number] = (handlers[name], not _is_wide(abi) and f"{name}32" in handlers)
@@ -73,7 +73,9 @@ def _tables(machine: str, *, owners: bool) -> Tables:
 
 def _handlers(abi: Abi) -> dict[str, Handler]:
     stats = looks.WIDE if _is_wide(abi) else looks.NARROW
-    return files.DEVICES | files.MAKERS | files.Ownership().handlers() | ids.HANDLERS | looks.BOTH | stats
+    return (
+        notes.HANDLERS | files.DEVICES | files.MAKERS | files.Ownership().handlers() | ids.HANDLERS | looks.BOTH | stats
+    )
 
 
 def _is_wide(abi: Abi) -> bool:
