@@ -16,7 +16,7 @@ from machine_code import DATA, I386, PROCESSORS, Call, Processor, program
 from users import RANGES, ROOT, SINGLE
 
 from builder.errors import SandboxError
-from builder.sandbox.recorder.identity import LEAVE, Ids
+from builder.sandbox.recorder.identity import LEAVE, Identity, Ids
 from builder.sandbox.recorder.program import DEVICES, OWNERS, recording
 from builder.sandbox.seccomp import abi
 from builder.sandbox.seccomp.profile import ALLOW, NOTIFY
@@ -82,6 +82,14 @@ def test_ids_of_files_change_alone_and_never_fail() -> None:
 def test_a_program_starts_with_its_effective_id_saved() -> None:
     assert Ids(5, 6, 7, 7).after_exec(None) == Ids(5, 6, 6, 6)
     assert Ids(5, 5, 5, 5).after_exec(0) == Ids(5, 0, 0, 0)
+
+
+def test_rights_are_kept_by_those_who_say_so() -> None:
+    somebody = Identity(Ids.all(5), Ids.all(5))
+
+    assert not somebody.privileged
+    assert somebody._replace(keeps_rights=True).privileged
+    assert Identity(Ids(5, 0, 5, 0), Ids.all(5)).privileged
 
 
 # --- which calls are picked out
@@ -222,6 +230,9 @@ def test_numbers_that_make_no_sense_are_refused(inside: Inside) -> None:
             (NUMBERS["mkdirat"], 0xFFFFFF9C, 0, 0o755),
             (NUMBERS["getgroups"], 1, path),
         ]
+        kept, user, group = (NUMBERS["prctl"], 8, 1), (NUMBERS["setuid"], 33), (NUMBERS["setgid"], 44)
+        assert status_of(box, user, group) == errno.EPERM
+        assert status_of(box, kept, user, group) == 0
         return [status_of(box, call, data=b"/x\0", groups=(5, 6)) for call in calls]
 
     assert inside(SINGLE, body) == [

@@ -64,11 +64,13 @@ class Identity(NamedTuple):
     groups: Ids
     more_groups: tuple[int, ...] = ()
     """Supplementary ones."""
+    keeps_rights: bool = False
+    """It has said that it wants to keep root's when it is not root any more (PR_SET_KEEPCAPS of prctl(2))."""
 
     @property
     def privileged(self) -> bool:
         """Whether it may take any id."""
-        return self.users.effective == 0
+        return self.users.effective == 0 or self.keeps_rights
 
     def in_group(self, group: int) -> bool:
         """Whether it may give files to this group."""

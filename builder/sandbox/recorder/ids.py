@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from builder.sandbox.recorder.call import Call, Handler
-from builder.sandbox.recorder.identity import LEAVE, Ids, refused
+from builder.sandbox.recorder.identity import LEAVE, Identity, Ids, refused
 from builder.sandbox.recorder.tasks import AT_FDCWD, pack_ids, unpack_ids
 from layers.owners import attributes, noted
 
@@ -44,8 +44,12 @@ def _set(call: Call, field: str, change: Callable[[Ids, bool], Ids]) -> int:
     ids: Ids = getattr(identity, field)
     changed = change(ids, identity.privileged)
     if changed != ids:
-        call.tasks.become(call.pid, identity._replace(**{field: changed}))
+        call.tasks.become(call.pid, _with_ids(identity, field, changed))
     return 0
+
+
+def _with_ids(identity: Identity, field: str, ids: Ids) -> Identity:
+    return identity._replace(users=ids) if field == "users" else identity._replace(groups=ids)
 
 
 def _set_one(call: Call, field: str) -> int:
@@ -100,7 +104,8 @@ def _execute(call: Call, folder: int, path: bytes, flags: int) -> None:
         return
     identity = call.tasks.identity(call.pid)
     user, group = _bits(call, name, status)
-    changed = identity._replace(users=identity.users.after_exec(user), groups=identity.groups.after_exec(group))
+    users, groups = identity.users.after_exec(user), identity.groups.after_exec(group)
+    changed = Identity(users, groups, identity.more_groups)
     if changed != identity:
         call.tasks.become(call.pid, changed)
 
@@ -125,6 +130,13 @@ def _execve(call: Call) -> None:
 
 def _execveat(call: Call) -> None:
     _execute(call, call.number(0), call.text(1), call.word(4))
+
+
+def _keep_rights(call: Call) -> None:
+    identity = call.tasks.identity(call.pid)
+    changed = identity._replace(keeps_rights=bool(call.word(1)) and identity.privileged)
+    if changed != identity:
+        call.tasks.become(call.pid, changed)
 
 
 def _limit(call: Call, index: int) -> int | None:
@@ -157,6 +169,7 @@ HANDLERS: dict[str, Handler] = {
             "setgroups": _set_groups,
         }
     ),
+    "prctl": _keep_rights,
     "execve": _execve,
     "execveat": _execveat,
     "setrlimit": partial(_limit, index=1),

@@ -12,6 +12,8 @@ from layers.data import dataclass, field
 RLIMIT_LOCKS = 10
 """A limit that nothing has looked at since Linux 2.4 (getrlimit(2))."""
 
+PR_SET_KEEPCAPS = 8
+
 _TMPFILE = 0o20000000
 """The bit of O_TMPFILE that O_DIRECTORY has not."""
 MAKES_A_FILE = os.O_CREAT | _TMPFILE
@@ -74,6 +76,8 @@ OWNERS: Mapping[str, Verdict] = {
     **dict.fromkeys(_ALL.split(), NOTIFY),
     "open": _with_bits(1, MAKES_A_FILE),
     "openat": _with_bits(2, MAKES_A_FILE),
+    # Ids may be changed by those who keep root's rights without being root.
+    "prctl": _with_value(0, PR_SET_KEEPCAPS),
     # We keep something there (`tasks`).
     "setrlimit": _with_value(0, RLIMIT_LOCKS),
     "prlimit64": _with_value(1, RLIMIT_LOCKS),
