@@ -49,10 +49,11 @@ def dataclass(
         own = {name: _field_of(plain, name, keyword=kw_only) for name in plain.__annotations__}
         all_fields = tuple({**inherited, **own}.values())
         kept = {name: member for name, member in vars(plain).items() if name not in _OF_EVERY_CLASS | own.keys()}
-        members = {
+        members: dict[str, object] = {
             **_methods(all_fields, getattr(plain, "__post_init__", None), frozen=frozen),
             **kept,
             _FIELDS: all_fields,
+            "__dataclass_fields__": _StandardFields(),
         }
         if not eq:
             members |= {"__eq__": object.__eq__, "__hash__": object.__hash__}
@@ -63,6 +64,16 @@ def dataclass(
         return made
 
     return make
+
+
+class _StandardFields:
+    """What `dataclasses.replace` and its like ask a class for, made when they do: others may know only those."""
+
+    def __get__(self, _: object, owner: type) -> object:
+        import dataclasses
+
+        names = [item.name for item in getattr(owner, _FIELDS)]
+        return getattr(dataclasses.make_dataclass(owner.__name__, names), "__dataclass_fields__")  # noqa: B009 - mypy knows none
 
 
 def fields(instance: object) -> tuple[Field, ...]:

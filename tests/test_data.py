@@ -102,6 +102,13 @@ def test_equal_are_those_of_one_class_with_equal_fields() -> None:
     assert len({kind(("a",), place=1), kind(("a",), place=1), kind(("b",), place=1)}) == 2
 
 
+def test_the_standard_library_takes_them_for_its_own() -> None:
+    one: Any = point(data)(1)
+
+    assert dataclasses.replace(one, y=5) == type(one)(1, 5)
+    assert dataclasses.asdict(one) == {"x": 1, "y": 2, "tags": [], "secret": "s"}
+
+
 def test_without_eq_each_is_only_itself() -> None:
     @data.dataclass(frozen=True, slots=True, eq=False)
     class Handle:
