@@ -4,11 +4,13 @@ Each form is made once, and found again by what it was made from: the diff_ids o
 is a fact about layers, whichever image has them.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from cache.documents import find_document, keep_document
 from cache.keys import chain_id
 from cache.store import Store
 from layers.compress import Compression, compressor, decompressed
@@ -20,6 +22,7 @@ from layers.layer import Layer, write_layer
 from layers.merge import squashed
 from layers.oci import Descriptor
 from layers.pipeline import Pipeline
+from layers.stargz import TOC_DIGEST, UNCOMPRESSED_SIZE, write_stargz
 
 Progress = Callable[[Descriptor, int], None]
 """Called with a blob and how many of its bytes have been read."""
@@ -30,9 +33,11 @@ _BLOCK = 1 << 20
 def packed(layer: Layer, compression: Compression, level: int | None, store: Store, progress: Progress) -> Layer:
     """The layer with its blob in a compression; `level` None is the default. It streams, in constant memory.
 
-    A blob that is in this compression already stays as it is, unless there is a level. ImageError if the blob does not
-    hold what its diff_id says.
+    A blob that is in this compression already stays as it is, unless there is a level. As eStargz it is another tar,
+    and has another diff_id. ImageError if the blob does not hold what its diff_id says.
     """
+    if compression is Compression.ESTARGZ:
+        return _stargz(layer, level, store, progress)
     if level is None and Compression.of(layer.descriptor.media_type) is compression:
         return layer
     key = Digest.of(canonical_json({"pack": layer.diff_id, "compression": compression, "level": level}))
@@ -66,6 +71,36 @@ def squash(below: Sequence[Layer], layers: Sequence[Layer], store: Store, progre
         store.records.add_content(blob_key, layer.descriptor.digest)
         store.records.add_content(key, layer.diff_id)
     return layer
+
+
+def _stargz(layer: Layer, level: int | None, store: Store, progress: Progress) -> Layer:
+    """The layer as eStargz; what is kept of it beside the blob is a document with its diff_id and annotations."""
+    if TOC_DIGEST in layer.descriptor.annotations and level is None:
+        return layer
+    key = Digest.of(canonical_json({"pack": layer.diff_id, "compression": Compression.ESTARGZ, "level": level}))
+    with store.lock(key):
+        known = _known_layer(key, store)
+        if known is not None:
+            return known
+        with uncompressed(layer, store, progress) as tar, store.layout.writer() as blob:
+            made = write_stargz(tar, layer.diff_id, blob, level)
+            digest, size = blob.commit()
+        annotations = {TOC_DIGEST: str(made.toc), UNCOMPRESSED_SIZE: str(made.size)}
+        descriptor = Descriptor(Compression.ESTARGZ.media_type, digest, size, annotations=annotations)
+        store.keep_index(made.diff_id, made.index)
+        document = {"diff_id": made.diff_id, "size": made.size, "descriptor": descriptor.to_json()}
+        keep_document(key, canonical_json(document), store)
+    return Layer(made.diff_id, descriptor, made.size)
+
+
+def _known_layer(key: Digest, store: Store) -> Layer | None:
+    """The layer that was made before, if its document and its blob are still there."""
+    document = find_document(key, store)
+    if document is None:
+        return None
+    value = json.loads(document)
+    descriptor = Descriptor.from_json(value["descriptor"])
+    return Layer(Digest(value["diff_id"]), descriptor, value["size"]) if store.layout.has(descriptor) else None
 
 
 @contextmanager

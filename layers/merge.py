@@ -107,7 +107,7 @@ class _Borrowed:
                 break
             target = entry.target
         if entry.kind is Kind.FILE:
-            self.names.setdefault((layer, _first_name(entry)), []).append(link.path)
+            self.names.setdefault((layer, first_name(entry)), []).append(link.path)
         else:
             self.others.setdefault(number, []).append(entry._replace(path=link.path, inode=None))
 
@@ -126,7 +126,7 @@ class _OneLayer:
         """First names in the tar -> the names under which the file is seen, where there may be several."""
         for path, entry in index.entries.items():
             if entry.kind is Kind.FILE and entry.inode is not None and self._is_seen(path):
-                self._names.setdefault(_first_name(entry), []).append(path)
+                self._names.setdefault(first_name(entry), []).append(path)
 
     def changes(self, open_tar: OpenTar) -> Iterator[Change]:
         """First what needs no bytes, then files as they come in the tar, which is not opened if there are none."""
@@ -183,7 +183,7 @@ class _OneLayer:
         return entry is not None and entry.kind is Kind.FILE and self._is_seen(path)
 
 
-def _first_name(entry: Entry) -> str:
+def first_name(entry: Entry) -> str:
     """The name of a file in its tar that has the bytes."""
     return entry.path if entry.inode is None else str(entry.inode).rstrip("/")
 

@@ -135,6 +135,40 @@ def test_a_device_takes_an_archive_and_stays_a_device(project: Project) -> None:
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+# --- what is told of it
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("type=image,name=other:1", "docker.io/library/other:1"),
+        ("type=oci,dest={}", NAME),
+        ("type=oci,tar=false,dest={}", NAME),
+        ("type=docker,dest={}", NAME),
+        ("type=oci,dest={},annotation-index.a=b", NAME),
+        ("type=oci,dest={},compression=estargz", NAME),
+        ("type=tar,dest={}", None),
+        ("type=local,dest={}", None),
+        ("", NAME),
+    ],
+)
+def test_files_tell_which_image_it_is(project: Project, tmp_path: Path, text: str, names: str | None) -> None:
+    """The image of an output, and of a file system the one that it is of."""
+    place = tmp_path / "out"
+    output = ["-o", text.format(place)] if text else []
+
+    project.built(*output, f"--metadata-file={tmp_path}/metadata", f"--iidfile={tmp_path}/iid")
+
+    told = json.loads((tmp_path / "metadata").read_text())
+    image = validate(place, NAME) if place.exists() and names else project.image()
+    assert told["containerimage.config.digest"] == (tmp_path / "iid").read_text() == image.id
+    assert told.get("image.name") == names
+    descriptor = told["containerimage.descriptor"]
+    assert descriptor["digest"] == told["containerimage.digest"]
+    assert (descriptor["digest"] == image.digest) is (image.index is None)
+    assert descriptor["annotations"]["config.digest"] == image.id
+
+
 # --- into a folder
 
 
@@ -204,6 +238,23 @@ def test_all_layers_are_compressed_by_force(output: Callable[[str], Path], proje
 
     assert {layer["mediaType"] for layer in image.manifest["layers"]} == {ZSTD}
     assert image.id == project.image().id
+
+
+def test_estargz_layers_say_where_their_tables_are(output: Callable[[str], Path], project: Project) -> None:
+    image = validate(output("type=oci,dest={},compression=estargz"))
+
+    base, *made = image.manifest["layers"]
+    assert base == project.image().manifest["layers"][0]
+    assert [layer["mediaType"] for layer in made] == [GZIP, GZIP]
+    assert all("containerd.io/snapshot/stargz/toc.digest" in layer["annotations"] for layer in made)
+    assert image.files["www/more"] == b"more\n"
+    assert image.config["config"] == project.image().config["config"]
+
+
+def test_estargz_needs_ocis_manifests(project: Project) -> None:
+    result = project.build("-o", "type=oci,dest=/dev/null,oci-mediatypes=false,compression=estargz")
+
+    assert (result.status, "estargz needs annotations of layers" in result.error) == (2, True)
 
 
 def test_a_layer_is_compressed_once(project: Project, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def place(base: Path) -> Iterator[Path]:
             f"--output=type=oci,tar=false,dest={place}/layout",
             f"--output=type=oci,dest={place}/oci.tar",
             f"--output=type=oci,dest={place}/zstd.tar,compression=zstd,force-compression=true",
+            f"--output=type=oci,dest={place}/stargz.tar,compression=estargz,force-compression=true",
             f"--output=type=docker,dest={place}/docker.tar",
             f"--output=type=tar,dest={place}/root.tar",
             f"--output=type=local,dest={place}/rootfs",
@@ -42,6 +43,7 @@ ARCHIVES = [
     "oci:{}/layout:" + NAME,
     "oci-archive:{}/oci.tar",
     "oci-archive:{}/zstd.tar",
+    "oci-archive:{}/stargz.tar",
     "docker-archive:{}/docker.tar",
 ]
 
@@ -73,7 +75,7 @@ def test_buildah_starts_from(place: Path, tmp_path: Path, source: str) -> None:
     assert owner == 33
 
 
-@pytest.mark.parametrize("archive", ["docker.tar", "oci.tar", "zstd.tar"])
+@pytest.mark.parametrize("archive", ["docker.tar", "oci.tar", "zstd.tar", "stargz.tar"])
 def test_podman_loads(place: Path, archive: str) -> None:
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")

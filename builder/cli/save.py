@@ -32,8 +32,10 @@ def main(arguments: Sequence[str], world: World) -> int:
         choices=["docker", "oci"],
         help="an archive for docker load, which is an OCI layout as well; or a layout alone",
     )
-    parser.add_argument("--compression", default="", metavar="KIND", help="gzip, zstd or uncompressed: of all layers")
-    parser.add_argument("--compression-level", default="", metavar="N", help="gzip has 0 to 9, zstd 0 to 22")
+    parser.add_argument("--compression", default="", metavar="KIND", help="gzip, zstd, estargz or uncompressed")
+    parser.add_argument(
+        "--compression-level", default="", metavar="N", help="gzip has 0 to 9, zstd 0 to 22, estargz 0 to 9"
+    )
     add_platform_option(parser)
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
     given = parser.parse_args(arguments)
