@@ -21,7 +21,16 @@ from builder.epoch import SECOND, with_epoch
 from builder.events import Listener
 from builder.export.image import Draft, Packaged
 from builder.export.needs import layers_read
-from builder.export.outputs import Places, deliver, full_names, refuse_several, wants_engine, wants_push, write_text
+from builder.export.outputs import (
+    Places,
+    all_names,
+    deliver,
+    full_names,
+    refuse_several,
+    wants_engine,
+    wants_push,
+    write_text,
+)
 from builder.graph import Evaluation, Graph, ImageStart, Stage, StageStart, Start, Surroundings
 from builder.images import Images
 from builder.options import BuildOptions
@@ -113,6 +122,10 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             sharing.fill(answers, failed=False)
         if options.iid_file:
             write_text(options.iid_file, packaged.id)
+        if options.metadata_file:
+            from builder.export.metadata import metadata_of  # few want it
+
+            write_text(options.metadata_file, metadata_of(packaged, drafts, options))
     return Result(packaged, names, drafts, plans, tuple(plans[target.index] for target in graph.targets))
 
 
@@ -136,6 +149,7 @@ def _make(
     contexts = Contexts(options, named, store, remotes)
     options, epoch = with_epoch(options, contexts.open)
     clocks = clocks.at(epoch)
+    started = clocks.created()
     source = contexts.dockerfile()
     refuse_foreign(source, options.build_args.get(SYNTAX, ""))
     dockerfile = parse(source)
@@ -175,6 +189,12 @@ def _make(
             draft = _finish(target, start, platform, plans, clocks, options, dated=epoch is not None)
             if any(place.place.kind is Kind.INLINE for place in options.cache_to):
                 draft = replace(draft, facts=answers.facts(stages[target.index]))
+            if options.attests:
+                from builder.attest.evidence import gather  # not many want it
+
+                image_names, times = all_names(full_names(options.tags), options.outputs), (started, clocks.created())
+                told = gather(plans, target.index, options, image_names, source.data, remotes, times)
+                draft = replace(draft, evidence=told)
             supply.bring(layers_read(draft, options.outputs))
             supply.check(draft.layers)
             drafts.append(draft)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from builder.caches import CachePlace, CacheTarget
 from builder.credentials import Credentials
-from builder.export.output import Output, Packing
+from builder.export.output import FILE_SYSTEMS, Output, Packing
 from builder.sandbox.process import Limits
 from builder.steps.step import RunSettings
 from layers.data import dataclass, field
@@ -59,6 +59,7 @@ class BuildOptions:
     """Whether later builds may be answered with what this one makes."""
     pull: bool = False
     iid_file: str = ""
+    metadata_file: str = ""
     registries: RegistrySettings = field(default_factory=RegistrySettings)
     """How registries are spoken to, and with which logins."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -68,3 +69,14 @@ class BuildOptions:
     def targets(self) -> tuple[Platform, ...]:
         """The platforms, this machine's if none is named."""
         return self.platforms or (Platform.host(),)
+
+    @property
+    def packings(self) -> tuple[Packing, ...]:
+        """How the image is put together, for each place where it goes."""
+        packings = tuple(output.packing for output in self.outputs if output.form not in FILE_SYSTEMS)
+        return packings if self.outputs else (self.packing,)
+
+    @property
+    def attests(self) -> bool:
+        """Whether anything is to be said of the image beside it."""
+        return any(packing.attestations for packing in self.packings)

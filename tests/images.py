@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -228,7 +228,8 @@ def validate(place: Path, name: str = "") -> ImageRead:
     listed, index = named[0], None
     if listed["mediaType"].endswith("index.v1+json"):
         index = check_schema("index", _blob(read, listed))
-        (listed,) = index["manifests"]
+        listed, *attested = index["manifests"]
+        check_attestations(read, listed["digest"], attested)
     manifest = check_schema("manifest", _blob(read, listed))
     config = check_schema("config", _blob(read, manifest["config"]))
     tars = [_uncompressed(layer["mediaType"], _blob(read, layer)) for layer in manifest["layers"]]
@@ -244,6 +245,42 @@ def validate(place: Path, name: str = "") -> ImageRead:
         layers=tuple(items for items, _ in parts),
         contents=tuple(contents for _, contents in parts),
     )
+
+
+def check_attestations(files: Mapping[str, bytes], image: str, listed: Sequence[Mapping[str, Any]]) -> None:
+    """All but the image in an index are statements about it, which nobody can take for an image."""
+    for descriptor in listed:
+        assert descriptor["platform"] == {"os": "unknown", "architecture": "unknown"}
+        assert descriptor["annotations"] == {
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": image,
+        }
+        manifest = check_schema("attestation", _blob(files, descriptor))
+        config = check_schema("config", _blob(files, manifest["config"]))
+        assert config["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
+        for layer in manifest["layers"]:
+            statement = check_schema("statement", _blob(files, layer))
+            if statement["predicateType"] == "https://spdx.dev/Document":
+                check_spdx(statement["predicate"])
+            assert layer["annotations"] == {"in-toto.io/predicate-type": statement["predicateType"]}
+            assert {f"sha256:{subject['digest']['sha256']}" for subject in statement["subject"]} == {image}
+
+
+def check_spdx(document: Mapping[str, Any]) -> None:
+    """A document of SPDX has all that its relationships speak of, each under an id of its own."""
+    check_schema("spdx", json.dumps(document).encode())
+    ids = [package["SPDXID"] for package in document["packages"]]
+    assert len(ids) == len(set(ids))
+    for relationship in document["relationships"]:
+        ends = {relationship["spdxElementId"], relationship["relatedSpdxElement"]}
+        assert ends <= {*ids, document["SPDXID"]}
+
+
+def statements(place: Path) -> dict[str, Any]:
+    """The predicates of all statements in a layout folder, by their type."""
+    blobs = [path.read_bytes() for path in (place / "blobs/sha256").iterdir()]
+    found = [json.loads(blob) for blob in blobs if blob.startswith(b'{"_type"')]
+    return {statement["predicateType"]: statement["predicate"] for statement in found}
 
 
 class _Folder(dict[str, bytes]):

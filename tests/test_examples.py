@@ -5,6 +5,7 @@ They need Debian's package mirror, and the indexes of Python's and Node's packag
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import users
 from containers import docker_daemon, page_of, tool, unpacked
 from grants import USER_NAMESPACES, demand, refusal
-from images import ImageRead, Result, command, environment, validate
+from images import ImageRead, Result, command, environment, statements, validate
 from processes import answer, free_port
 
 pytestmark = pytest.mark.kernel
@@ -62,11 +63,11 @@ class Example:
         self._debian = debian
         self._places = places
 
-    def build(self, user: str) -> Result:
+    def build(self, user: str, *more: str) -> Result:
         place = self._places[user]
         proxies = {name: os.environ[name] for name in PROXIES if name in os.environ}
         options = [f"--build-context=debian:12=oci-layout://{self._debian}", "--progress=plain", "-t", self.name]
-        options += [f"--build-arg={name}" for name in proxies]
+        options += [*(f"--build-arg={name}" for name in proxies), *more]
         arguments = ["build", f"--root={place}/store", *options, str(self._context(user))]
         variables = {**proxies, "SOURCE_DATE_EPOCH": EPOCH}
         done = users.run_as(user, command(*arguments), cwd=place, env=environment(place, **variables))
@@ -83,6 +84,26 @@ class Example:
                 os.utime(path, (age, age))
             users.hand_over(context, user)
         return context
+
+    def said(self, user: str, *words: str) -> list[str]:
+        """The lines that a command in a container of the image prints."""
+        place = self._places[user]
+        arguments = command("run", f"--root={place}/store", self.name, *words)
+        done = users.run_as(user, arguments, cwd=place, env=environment(place))
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().splitlines()
+
+    def sbom(self, user: str) -> set[tuple[str, ...]]:
+        """Type, name and version of each package in the SBOM; of Python's those of the application alone."""
+        place = self._places[user] / f"{self.name}-layout"
+        self.build(user, "--sbom=true", f"--output=type=oci,tar=false,dest={place}")
+        found: set[tuple[str, ...]] = set()
+        for package in statements(place)["https://spdx.dev/Document"]["packages"]:
+            for reference in package.get("externalRefs", ()):
+                kind = re.split("[:/]", reference["referenceLocator"])[1]
+                if kind != "pypi" or package["sourceInfo"].startswith("listed in /opt/venv/"):
+                    found.add((kind, package["name"], package["versionInfo"]))
+        return found
 
     def image(self, user: str) -> ImageRead:
         """What a user has built."""
@@ -140,6 +161,22 @@ def test_the_second_build_runs_nothing(example: Example, user: str) -> None:
 
     assert set(result.steps.values()) == {"CACHED"}
     assert example.image(user).digest == image.digest
+
+
+def test_the_sbom_lists_what_package_managers_list(example: Example) -> None:
+    expected: set[tuple[str, ...]] = set()
+    if example.name != "static-c":  # which is a single file
+        rows = example.said(users.RANGES, "dpkg-query", "-W", "-f", "${Package} ${Version}\\n")
+        expected |= {("deb", *row.split(" ", 1)) for row in rows}
+    if example.name == "flask":
+        rows = example.said(users.RANGES, "pip", "--disable-pip-version-check", "list", "--format=freeze")
+        expected |= {("pypi", *row.split("==", 1)) for row in rows}
+    if example.name == "node":
+        locked = json.loads((EXAMPLES / "node/package-lock.json").read_text())["packages"]
+        kept = [(path, row["version"]) for path, row in locked.items() if path and "dev" not in row]
+        expected |= {("npm", path.rpartition("node_modules/")[2], version) for path, version in kept}
+
+    assert example.sbom(users.RANGES) == expected
 
 
 @EVERYONE

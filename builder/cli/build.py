@@ -92,6 +92,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="tell what is doubtful in the Dockerfile: --call=check")
     parser.add_argument("--iidfile", default="", metavar="FILE", help="write the image id to a file")
+    parser.add_argument("--metadata-file", default="", metavar="FILE", help="write which image it is to a file, JSON")
     parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
     add_store_options(parser)
@@ -129,6 +130,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         cache_to=cache_targets(given.cache_to, build_args),
         pull=given.pull,
         iid_file=given.iidfile,
+        metadata_file=given.metadata_file,
         registries=registry_settings(given, world),
         environment=world.environment,
     )

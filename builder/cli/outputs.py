@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from builder.cli.attest import add_attest_options, attestations_of
 from builder.errors import UsageError
 from builder.export.output import FILE_SYSTEMS, Annotations, Form, Output, Packing, Squash, Texts
 from builder.export.outputs import full_names
@@ -20,7 +21,7 @@ _PLACES: Mapping[str, Callable[[Texts], Annotations]] = {
     "index-descriptor": lambda texts: Annotations(index_descriptor=texts),
 }
 """What documents annotations can be of, by the names that people use."""
-_LEVELS = {Compression.GZIP: range(10), Compression.ZSTD: range(23)}
+_LEVELS = {Compression.GZIP: range(10), Compression.ZSTD: range(23), Compression.ESTARGZ: range(10)}
 _REGISTRY_KEYS = ("push", "push-by-digest", "name-canonical", "registry.insecure")
 
 
@@ -44,6 +45,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--unsetenv", action="append", default=[], metavar="NAME", help="leave a variable out")
     parser.add_argument("--unsetlabel", action="append", default=[], metavar="NAME", help="leave a label out")
+    add_attest_options(parser)
     squash = parser.add_mutually_exclusive_group()
     squash.add_argument(
         "--squash", action="store_const", const=Squash.NEW, default=Squash.NONE, help="make one layer of the new ones"
@@ -61,7 +63,8 @@ def outputs_of(
 
     `platforms` are those that are built for; with `index` a single image gets an index around it too.
     """
-    packing = Packing(squash=given.squash, annotations=parse_annotations(given.annotation, platforms), index=index)
+    annotations, attestations = parse_annotations(given.annotation, platforms), attestations_of(given)
+    packing = Packing(squash=given.squash, annotations=annotations, attestations=attestations, index=index)
     outputs = parse_outputs(given.output, platforms, defaults=packing)
     if (given.load or given.push) and not outputs:
         outputs = (Output(Form.IMAGE, packing=packing, spare=not given.load),)
@@ -93,8 +96,7 @@ def parse_annotations(texts: Sequence[str], platforms: tuple[Platform, ...]) -> 
 def compression_of(kind: str, level: str, option: str) -> tuple[Compression | None, int | None]:
     """A compression and its level, either of which may be left out: None. UsageError for what there is not."""
     if kind and kind not in set(Compression):
-        wrong = "estargz is not supported" if kind == "estargz" else f"there is no compression {kind}"
-        raise UsageError(f"{option}: {wrong}", hint=f"there are {', '.join(Compression)}")
+        raise UsageError(f"{option}: there is no compression {kind}", hint=f"there are {', '.join(Compression)}")
     compression = Compression(kind) if kind else None
     if not level:
         return compression, None
@@ -148,6 +150,8 @@ class _Parsing:
                 raise self._wrong("a folder cannot go to standard output")
             refuse_terminal(self._option)
         if form in FILE_SYSTEMS:
+            if self._defaults.attestations:
+                raise self._wrong("attestations belong to images, and a root file system has no place for them")
             split = self._optional_boolean("platform-split")
             output = Output(form, destination, split=self._defaults.index or None if split is None else split)
         else:
@@ -190,13 +194,19 @@ class _Parsing:
             self._fields.pop("compression", ""), self._fields.pop("compression-level", ""), self._option
         )
         squash = self._fields.pop("squash", None)
+        docker_types = not self._boolean("oci-mediatypes", default=not self._defaults.docker_types)
+        if docker_types and compression is Compression.ESTARGZ:
+            raise self._wrong("estargz needs annotations of layers, which only OCI's manifests have")
+        if docker_types and self._defaults.attestations:
+            raise self._wrong("attestations need OCI's media types")
         return Packing(
             compression=compression,
             level=level,
             force=self._boolean("force-compression", default=self._defaults.force),
-            docker_types=not self._boolean("oci-mediatypes", default=not self._defaults.docker_types),
+            docker_types=docker_types,
             squash=self._defaults.squash if squash is None else squash_of(squash, self._option),
             annotations=self._annotations(),
+            attestations=self._defaults.attestations,
             index=self._defaults.index,
         )
 

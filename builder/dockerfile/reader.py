@@ -61,6 +61,8 @@ class Source:
     directives: Directives
     statements: tuple[Statement, ...]
     notes: tuple[Note, ...] = ()
+    data: bytes = b""
+    """The file as it is."""
 
 
 def read(data: bytes, name: str) -> Source:
@@ -83,7 +85,7 @@ def read(data: bytes, name: str) -> Source:
     if not statements:
         last = max(1, len(lines))
         raise DockerfileError("file with no instructions", location=Location(name, last, last, lines))
-    return Source(name, lines, outline.directives, statements, tuple(outline.notes))
+    return Source(name, lines, outline.directives, statements, tuple(outline.notes), data)
 
 
 def _beginnings(skeleton: list[bytes]) -> Iterator[int]:

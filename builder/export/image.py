@@ -32,7 +32,9 @@ from layers.oci import (
     Manifest,
 )
 
+# What few builds ask for is imported where it is used.
 if TYPE_CHECKING:
+    from builder.attest.evidence import Evidence
     from cache.shared.facts import Facts
 
 SQUASHED = "pybuild: squashed the layers above into one"
@@ -53,6 +55,8 @@ class Draft:
     """The image, if it is one already: then it stays as it is unless something is asked of it."""
     facts: "Facts | None" = None
     """What the image is to carry of the cache."""
+    evidence: "Evidence | None" = None
+    """What can be attested of how it was made; of an image that is there, nothing."""
 
     @classmethod
     def of(cls, image: Image) -> "Draft":
@@ -84,15 +88,30 @@ class Packaged:
 def package(drafts: Sequence[Draft], packing: Packing, store: Store, report: Report) -> Packaged:
     """Put images together; layers are squashed and compressed as far as that is asked for.
 
-    Several images, each for a platform of its own, get an index around them.
+    Several images, each for a platform of its own, get an index around them. So does an image with attestations, which
+    stand behind all images.
     """
     annotations = packing.annotations
     made = [_package(draft, packing, store, report) for draft in drafts]
     images = tuple(image for image, _ in made)
-    if len(made) == 1 and not packing.index and not annotations.want_index:
+    attested = _attested(images, drafts, packing, store, report)
+    if len(made) == 1 and not (packing.index or annotations.want_index or attested):
         return Packaged(images, made[0][1])
-    listed = tuple(replace(descriptor, platform=image.config.platform) for image, descriptor in made)
-    return Packaged(images, _index(listed, annotations, store.layout, docker_types=packing.docker_types))
+    listed = [replace(descriptor, platform=image.config.platform) for image, descriptor in made]
+    index = _index((*listed, *attested), annotations, store.layout, docker_types=packing.docker_types)
+    return Packaged(images, index)
+
+
+def _attested(
+    images: Sequence[Image], drafts: Sequence[Draft], packing: Packing, store: Store, report: Report
+) -> list[Descriptor]:
+    """A manifest of what is said of each image."""
+    if not packing.attestations:
+        return []
+    from builder.attest.attach import attach  # not many want it
+
+    pairs = [(image, draft.evidence) for image, draft in zip(images, drafts, strict=True)]
+    return [attach(image, told, packing.attestations, store, report) for image, told in pairs if told is not None]
 
 
 def _package(draft: Draft, packing: Packing, store: Store, report: Report) -> tuple[Image, Descriptor]:
@@ -100,8 +119,8 @@ def _package(draft: Draft, packing: Packing, store: Store, report: Report) -> tu
     annotations = packing.annotations.of(draft.config.platform)
     if draft.image is not None and replace(packing, annotations=annotations, index=False) == Packing():
         return draft.image, draft.image.descriptor
-    draft = _squashed(draft, packing.squash, store, report)
-    layers = tuple(_typed(blob, packing) for blob in _compressed(draft, packing, store, report))
+    draft = _compressed(_squashed(draft, packing.squash, store, report), packing, store, report)
+    layers = tuple(_typed(layer.descriptor, packing) for layer in draft.layers)
     manifest = Manifest(
         config=store.layout.put(draft.config.serialise(), DOCKER_CONFIG if packing.docker_types else CONFIG),
         layers=layers,
@@ -164,19 +183,22 @@ def _squashed_history(history: tuple[History, ...], kept: int) -> tuple[History,
     return (*rewritten, History(history[-1].created if history else "", SQUASHED))
 
 
-def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) -> list[Descriptor]:
-    """The blobs of the layers: the new ones, or with `force` all, in the compression that is wanted."""
+def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) -> Draft:
+    """The draft with its new layers, or with `force` all, in the compression that is wanted."""
     compression, level = packing.compression, packing.level
-    blobs = {number: layer.descriptor for number, layer in enumerate(draft.layers)}
     left = _to_compress(draft, packing)
-    if compression is not None and left:
-        from cache import packs  # not many want it
+    if compression is None or not left:
+        return draft
+    from cache import packs  # not many want it
 
-        with report.running(f"compressing {len(left)} of {len(blobs)} layers by {compression}") as job:
-            for number in left:
-                done = packs.packed(draft.layers[number], compression, level, store, _progress(report, job))
-                blobs[number] = done.descriptor
-    return list(blobs.values())
+    layers = list(draft.layers)
+    with report.running(f"compressing {len(left)} of {len(layers)} layers by {compression}") as job:
+        for number in left:
+            layers[number] = packs.packed(layers[number], compression, level, store, _progress(report, job))
+    config = replace(draft.config, diff_ids=tuple(layer.diff_id for layer in layers))
+    # As eStargz they are layers of which the cache knows nothing.
+    facts = None if compression is Compression.ESTARGZ else draft.facts
+    return Draft(config, tuple(layers), draft.base, facts=facts)
 
 
 def _to_compress(draft: Draft, packing: Packing) -> list[int]:
@@ -192,6 +214,8 @@ def _to_compress(draft: Draft, packing: Packing) -> list[int]:
 
 def layers_to_pack(draft: Draft, packing: Packing) -> tuple[Layer, ...]:
     """The layers whose bytes are needed to put an image together, which a push alone does not read."""
+    if packing.attestations.sbom:  # which tells what is in each
+        return draft.layers
     if packing.squash is not Squash.NONE:
         return draft.layers if packing.squash is Squash.ALL else draft.layers[draft.base :]
     return tuple(draft.layers[number] for number in _to_compress(draft, packing))

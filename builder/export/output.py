@@ -83,6 +83,32 @@ def _joined(first: Texts, second: Texts) -> Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """How much of a build is told in the statement about how an image was made."""
+
+    everything: bool = False
+    """BuildKit's mode max: the values of arguments, the Dockerfile, each step; else what went in, and when."""
+    version: str = "v1"
+    """Of SLSA's predicate: v1 or v0.2."""
+    builder_id: str = ""
+    """A URI that names who built."""
+    reproducible: bool = False
+    """What the person says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attestations:
+    """What is said of an image beside it."""
+
+    sbom: bool = False
+    """Which packages are in it."""
+    provenance: Provenance | None = None
+
+    def __bool__(self) -> bool:
+        return self.sbom or self.provenance is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Packing:
     """How an image is put together for an output: all that changes its bytes and not what runs."""
 
@@ -98,6 +124,7 @@ class Packing:
     annotations: Annotations = field(default_factory=Annotations)
     index: bool = False
     """An index even around a single image."""
+    attestations: Attestations = field(default_factory=Attestations)
 
 
 @dataclass(frozen=True, slots=True)

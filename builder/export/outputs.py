@@ -76,6 +76,12 @@ def refuse_several(outputs: Sequence[Output]) -> None:
             )
 
 
+def all_names(names: tuple[str, ...], outputs: Sequence[Output]) -> tuple[str, ...]:
+    """The full names under which the image goes anywhere, each once."""
+    given = [output.names or names for output in outputs if output.form not in FILE_SYSTEMS] if outputs else [names]
+    return tuple(dict.fromkeys(name for part in given for name in part))
+
+
 def deliver(
     drafts: Sequence[Draft], names: tuple[str, ...], outputs: Sequence[Output], packing: Packing, places: Places
 ) -> Packaged:
