@@ -12,8 +12,8 @@ made; until `settle` has flushed it, a tree of an earlier boot may have lost dat
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.digest import Digest
@@ -99,6 +99,16 @@ class Trees:
                 self._place(folder, path, scratch)
         return path
 
+    def apply(self, layer: Layer, layout: Layout, root: str) -> None:
+        """Do to the whole root file system in `root`, a folder of ours on the store's file system, what a layer says.
+
+        ImageError if the blob does not hold what its diff_id says; the folder is then good for nothing.
+        """
+        from layers.apply import apply  # few places have to
+
+        with self._scratch("old") as discarded, _tar_of(layer, layout) as tar:
+            apply(tar, root, discarded)
+
     def settle(self) -> None:
         """Flush new trees to disk, so that they outlive a power cut. Takes what the disk needs; may be skipped."""
         folder = os.path.join(self._root, mapping())
@@ -169,20 +179,26 @@ def _stack_name(lowers: Sequence[str]) -> str:
 
 def _unpack(layer: Layer, layout: Layout, folder: str, lowers: Sequence[str]) -> bool:
     """Unpack a layer, and say whether the tree leans on those below."""
-    # Not at the top: a build that is answered by the cache unpacks nothing.
-    from layers.compress import decompressed
-    from layers.unpack import unpack
+    from layers.unpack import unpack  # a build that is answered by the cache unpacks nothing
+
+    with _tar_of(layer, layout) as tar:
+        return unpack(tar, folder, lowers=lowers)
+
+
+@contextmanager
+def _tar_of(layer: Layer, layout: Layout) -> Iterator[BinaryIO]:
+    """The tar of a layer; at the end of the block, ImageError if it is not what its diff_id says."""
+    from layers.compress import decompressed  # see `_unpack`
 
     with layout.open(layer.descriptor) as blob:
         hashed = _Hashed(decompressed(blob))
-        leans = unpack(io.BufferedReader(hashed, _BLOCK), folder, lowers=lowers)
+        yield io.BufferedReader(hashed, _BLOCK)
         digest = hashed.finish()
     if digest != layer.diff_id:
         raise ImageError(
             f"layer {layer.descriptor.digest} unpacks to {digest}, and the image says {layer.diff_id}",
             hint="the image is damaged or forged: build or pull it again",
         )
-    return leans
 
 
 class _Hashed(io.RawIOBase):

@@ -1,6 +1,7 @@
 """What a command changed, from the upper directory of the overlay in which it ran."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -19,12 +20,13 @@ def overlay_changes(upper: str, lower: View, lowers: Sequence[str]) -> Iterator[
     """The changes that an upper directory makes to the layers below, in the order of a layer's tar.
 
     Folders come before what is in them, names sorted by their bytes, but the whiteouts of a folder first; content is
-    given as absolute paths. A changed path brings the folders above it. What the kernel copied up, and then nobody
-    changed, is no change; files that say of themselves what they were are compared with those in `lowers`, the trees of
-    the layers below, lowest first.
+    given as absolute paths. A changed path brings the folders above it. What is as it was below is no change, whether
+    the kernel copied it up or a command made it again; files that say of themselves what they were are compared with
+    those in `lowers`, the trees of the layers below, lowest first.
 
-    On the way the upper directory loses what is no change, and sockets, for which no tar has a form: once this has come
-    to its end, it is the tree of the layer. StoreError if it cannot be read.
+    On the way the upper directory loses what is no change, and sockets, for which no tar has a form, and folders that
+    hide all that was below get whiteouts instead: once this has come to its end, it is the tree of the layer.
+    StoreError if it cannot be read.
     """
     try:
         with ExitStack() as stack:
@@ -39,7 +41,7 @@ class _Folder(NamedTuple):
     place: str
     entry: Entry
     is_opaque: bool
-    """Whether nothing of the layers below is seen in it, by its own mark or one above."""
+    """Whether nothing of the layers below was seen in it, by its own mark or one above."""
     whiteouts: list[Change]
     rest: Iterator[os.DirEntry[str]]
     """What else is in it and still to come."""
@@ -49,7 +51,7 @@ def _changes(upper: str, lower: View, lowers: Lowers) -> Iterator[Change]:
     root = inode.describe(upper, os.lstat(upper), "")
     assert root is not None, "the upper directory is a folder"
     before = lower.lookup("")
-    if before is None or _differ(root._replace(mtime_ns=before.mtime_ns), before):
+    if before is None or differ(root._replace(mtime_ns=before.mtime_ns), before):
         yield Change(root)
     way = [_enter(upper, root, lower, is_opaque=inode.is_opaque(upper))]
     yield from way[0].whiteouts
@@ -61,17 +63,19 @@ def _changes(upper: str, lower: View, lowers: Lowers) -> Iterator[Change]:
             way.pop()
             if unchanged and unchanged[-1] is parent.entry:
                 unchanged.pop()
-                os.rmdir(parent.place)
+                with inode.keeping_times(os.path.dirname(parent.place)):
+                    os.rmdir(parent.place)
             continue
         path = f"{parent.entry.path}/{found.name}" if parent.entry.path else found.name
         entry = inode.describe(found.path, found.stat(follow_symlinks=False), path)
-        if entry is None or (not parent.is_opaque and _is_copy(found.path, entry, lower, lowers)):
-            os.unlink(found.path)
+        if entry is None or _is_as_below(found.path, entry, lower, lowers):
+            with inode.keeping_times(parent.place):
+                os.unlink(found.path)
             continue
         if entry.kind is Kind.DIRECTORY:
             is_opaque = parent.is_opaque or inode.is_opaque(found.path)
             way.append(_enter(found.path, entry, lower, is_opaque=is_opaque))
-            if not is_opaque and not way[-1].whiteouts and not _differ(entry, lower.lookup(path)):
+            if not way[-1].whiteouts and not differ(entry, lower.lookup(path)):
                 unchanged.append(entry)
                 continue
         yield from map(Change, unchanged)
@@ -81,12 +85,12 @@ def _changes(upper: str, lower: View, lowers: Lowers) -> Iterator[Change]:
             yield from way[-1].whiteouts
 
 
-def _is_copy(place: str, entry: Entry, lower: View, lowers: Lowers) -> bool:
-    """Whether something that is no folder is as it was below: the kernel copies up what is only opened for writing."""
+def _is_as_below(place: str, entry: Entry, lower: View, lowers: Lowers) -> bool:
+    """Whether something that is no folder is as it was: the kernel copies up what is only opened for writing."""
     if entry.kind is Kind.DIRECTORY:
         return False
     before = lower.lookup(entry.path)
-    if before is None or _differ(entry._replace(inode=None), before._replace(inode=None)):
+    if before is None or differ(entry._replace(inode=None), before._replace(inode=None)):
         return False
     if entry.kind is not Kind.FILE:
         return True
@@ -113,13 +117,18 @@ def _enter(place: str, entry: Entry, lower: View, *, is_opaque: bool) -> _Folder
         gone = [name for name in below if name not in names]
     else:
         gone = sorted((name for name in marks if lower.lookup(prefix + name)), key=os.fsencode)
-    for name in marks.difference(gone):
-        os.unlink(os.path.join(place, name))
+    with inode.keeping_times(place):
+        for name in marks.difference(gone):
+            os.unlink(os.path.join(place, name))
+        for name in set(gone).difference(marks):
+            os.mknod(os.path.join(place, name), stat.S_IFCHR)
+    if is_opaque:
+        inode.show_below(place)
     return _Folder(place, entry, is_opaque, [whiteout(prefix + name) for name in gone], iter(kept))
 
 
-def _differ(entry: Entry, before: Entry | None) -> bool:
-    """Whether two entries differ in what a layer says of them; layers say times in whole seconds."""
+def differ(entry: Entry, before: Entry | None) -> bool:
+    """Whether two entries of a path differ in what a layer says of them; layers say times in whole seconds."""
     if before is None:
         return True
     mtime_ns = entry.mtime_ns if entry.mtime_ns // _SECOND != before.mtime_ns // _SECOND else before.mtime_ns

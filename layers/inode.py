@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 from layers.entry import Entry, Kind
@@ -47,6 +49,13 @@ def is_opaque(folder: int | str) -> bool:
     return False
 
 
+def show_below(folder: str) -> None:
+    """Take overlay's mark from a folder, if it has one: the trees below are seen in it again."""
+    for space in ("user.", "trusted."):
+        with suppress(OSError):  # as in `is_opaque`
+            os.removexattr(folder, space + OPAQUE)
+
+
 def is_private(name: str) -> bool:
     """Whether an extended attribute belongs to this machine: no layer brings it, and none is told of it."""
     return name == _SELINUX or name.startswith(_PRIVATE)
@@ -61,7 +70,7 @@ def describe(file: str, status: os.stat_result, path: str) -> Entry | None:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
         return None
-    xattrs = {name: os.getxattr(file, name, follow_symlinks=False) for name in _xattr_names(file)}
+    xattrs = {name: os.getxattr(file, name, follow_symlinks=False) for name in xattr_names(file)}
     uid, gid = _take_owner(xattrs) or (status.st_uid, status.st_gid)
     device = (0, 0)
     size = 0
@@ -103,6 +112,38 @@ def make(entry: Entry, folder: int, name: str, content: BinaryIO | None) -> None
         _dress_name(entry, folder, name)
     else:
         _make_device(entry, folder, name)
+
+
+def opened(folder: int, name: str) -> BinaryIO:
+    """The content of a file in an open folder; the caller closes it. No symlink is followed."""
+    return open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb")
+
+
+def separate(path: str, spare: str) -> None:
+    """Give one of the names of a file a file of its own; `spare` is a free path on the same file system."""
+    status = os.lstat(path)
+    entry = describe(path, status, path)
+    if status.st_nlink < 2 or entry is None:
+        return
+    above, name = os.path.split(spare)
+    folder = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with open(path, "rb") if entry.kind is Kind.FILE else nullcontext() as content:
+            make(entry, folder, name, content)
+    finally:
+        os.close(folder)
+    with keeping_times(os.path.dirname(path)):
+        os.rename(spare, path)
+
+
+@contextmanager
+def keeping_times(folder: str) -> Iterator[None]:
+    """Put the times of a folder back after what is done to its names within the block."""
+    before = os.stat(folder)
+    try:
+        yield
+    finally:
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def dress(file: int, entry: Entry) -> None:
@@ -196,9 +237,10 @@ def _take_owner(xattrs: dict[str, bytes]) -> tuple[int, int] | None:
     return owner
 
 
-def _xattr_names(file: str) -> list[str]:
+def xattr_names(file: str | int) -> list[str]:
+    """The names of the extended attributes of an open file, or of what stands at a path."""
     try:
-        return os.listxattr(file, follow_symlinks=False)
+        return os.listxattr(file, follow_symlinks=isinstance(file, int))
     except OSError:  # a file system without any
         return []
 

@@ -26,7 +26,7 @@ class Found(NamedTuple):
 
     def open(self) -> BinaryIO:
         """The content of a file; the caller closes it."""
-        return open(os.open(self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder), "rb")
+        return inode.opened(self.folder, self.name)
 
 
 class Lowers:

@@ -43,7 +43,7 @@ def unpack(stream: BinaryIO, root: str, *, lowers: Sequence[str] = ()) -> bool:
                 tree.add(entry, content)
             tree.finish()
         except OSError as error:
-            raise _translated(error, path) from error
+            raise translated(error, path) from error
         return tree.leans
 
 
@@ -193,7 +193,8 @@ class _Tree:
         return folder in self._opaque or folder in self._hidden
 
 
-def _translated(error: OSError, path: str) -> ImageError | StoreError:
+def translated(error: OSError, path: str) -> ImageError | StoreError:
+    """The error for what the kernel refused while an entry of a layer was put on the disk."""
     message = f"{path!r} of a layer cannot be unpacked: {error.strerror}"
     if error.errno in _BROKEN:
         return ImageError(message, hint="no honest layer has such names; build it again with another tool")

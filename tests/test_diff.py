@@ -336,14 +336,14 @@ def test_the_changes_upon_the_image_are_the_new_image(overlay: Overlay) -> None:
     """The whole way: changes, a layer of them, and a view of both layers that shows what the mount shows."""
     overlay.run("rm -r d/sub; mkdir d/sub; echo > d/sub/y; mv e/one e/three; ln -s e f; rm e/link; echo x > d/b")
 
-    changes = overlay.changes()
-
-    above = View([index_of(*IMAGE), index_of(*(change.entry._replace(inode=None) for change in changes))])
     shown = sorted(
         os.path.relpath(os.path.join(place, name), overlay.merged)
         for place, folders, files in os.walk(overlay.merged)
         for name in [*folders, *files]
     )
+    changes = overlay.changes()
+
+    above = View([index_of(*IMAGE), index_of(*(change.entry._replace(inode=None) for change in changes))])
     assert sorted(names(above)) == shown
 
 
