@@ -219,6 +219,7 @@ def _make(
         clocks.now_ns,
         clocks.created,
         options.credentials,
+        options.backend,
         options.limits,
         options.step_timeout,
         epoch,

@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from builder.bounds import Bounds
 from builder.context.remote import Remotes
 from builder.credentials import Credentials
 from builder.emulation import refuse_strangers
-from builder.errors import SandboxError
+from builder.errors import SandboxError, located
 from builder.executor import Executor
 from builder.export.image import Draft
 from builder.graph import Graph
@@ -16,9 +16,11 @@ from builder.images import Images
 from builder.origins import Origins
 from builder.planner import StagePlan, plan
 from builder.report import Report
-from builder.sandbox.backend import Backend, choose
+from builder.sandbox.backend import Backend
+from builder.sandbox.choose import entered
 from builder.sandbox.process import Limits
 from builder.solver import Solver
+from builder.steps.run import demands_of
 from builder.steps.step import Run, Step
 from builder.supply import LostLayersError, Supply
 from cache.answers import Answers
@@ -45,6 +47,8 @@ class Work:
     created: Callable[[], str]
     """The time as documents of images have it."""
     credentials: Credentials
+    backend: str
+    """How commands are run: one of `options.BACKENDS`."""
     limits: Limits
     """Of what all processes of a RUN use together."""
     step_timeout: float | None
@@ -90,17 +94,22 @@ def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None
         refuse_strangers(_runs(plans))
     if not _has_run(plans) and not work.answers.is_remote:
         return None, None, None
-    backend = choose()
-    stack.callback(backend.close)
     bounds = Bounds(work.limits, work.step_timeout)
+    runs = list(_runs(plans))
     try:
-        # While this process is still one thread: the kernel demands it of a new user namespace.
-        backend.enter()
+        with located(runs[0].location) if runs else nullcontext():
+            # While this process is still one thread: the kernel demands it of a new user namespace.
+            backend = entered(work.backend, work.store)
     except SandboxError as error:
-        if _has_run(plans):
+        if runs:
             raise
         return None, None, error
-    if backend.warning:
+    stack.callback(backend.close)
+    for step in runs:
+        assert isinstance(step.action, Run)
+        with located(step.location):
+            backend.admit(demands_of(step.action))
+    if backend.warning and runs:
         work.report.warn(backend.warning)
     return backend, bounds, None
 

@@ -120,7 +120,7 @@ class Executor:
                 self._report.output(job, os.fsencode(f"{message}\n"))
 
             try:
-                occasion = Occasion(ground.scratch, stack, unchanged, self.check_cancelled, say)
+                occasion = Occasion(ground.scratch, ground.moves, stack, unchanged, self.check_cancelled, say)
                 opened = self._opener.open(run, bound, occasion)
             except ContextChangedError:
                 return None

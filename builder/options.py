@@ -11,6 +11,10 @@ from layers.data import dataclass, field
 from layers.oci import Platform
 from layers.registry.settings import RegistrySettings
 
+AUTO, NONE = "auto", "none"
+BACKENDS = (AUTO, "overlay", "chroot", NONE)
+"""The ways to run commands: the best that works here, each of them, and not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
@@ -45,6 +49,8 @@ class BuildOptions:
     """Of what all processes of a RUN use together."""
     step_timeout: float | None = None
     """Seconds that a RUN may take."""
+    backend: str = AUTO
+    """How commands are run: one of BACKENDS."""
     source_date_epoch: str = ""
     """Seconds since 1970, `git` or `context`; "" leaves it to build argument and environment."""
     unset_env: tuple[str, ...] = ()

@@ -1,10 +1,12 @@
 """Runs a command in an image: the sandbox of RUN, on a file system that is thrown away."""
 
 import os
+from collections.abc import Callable
 
 from builder.emulation import refuse
 from builder.errors import UsageError
-from builder.sandbox.backend import choose
+from builder.options import AUTO
+from builder.sandbox.choose import entered
 from builder.sandbox.process import DEFAULT_PATH, Process
 from builder.snapshot import Snapshot
 from cache.store import Store
@@ -25,9 +27,11 @@ class RunOptions:
     directory: str = ""
     interactive: bool = False
     terminal: bool = False
+    backend: str = AUTO
+    """One of `options.BACKENDS`."""
 
 
-def run(image: Image, options: RunOptions, store: Store) -> int:
+def run(image: Image, options: RunOptions, store: Store, warn: Callable[[str], None]) -> int:
     """Run on our own standard streams, to the end; the result is the command's exit status."""
     refuse(image.config.platform, "run", UsageError)
     snapshot = Snapshot.of_image(image)
@@ -36,8 +40,9 @@ def run(image: Image, options: RunOptions, store: Store) -> int:
     if not options.interactive:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
-    backend = choose()
-    backend.enter()
+    backend = entered(options.backend, store)
+    if backend.warning:
+        warn(backend.warning)
     try:
         with backend.ground(snapshot.layers, view, store) as ground:
             finished = ground.attach(process)

@@ -124,9 +124,9 @@ def do(root: str, operations: Sequence[tuple[Operation, str, int]]) -> None:
         if operation in {write, write_as_it_was, write_behind_the_back} and os.path.islink(f"{root}/{path}"):
             continue
         with suppress(OSError):
-            if os.path.exists(f"{root}/{path}") and not stat.S_ISFIFO(os.stat(f"{root}/{path}").st_mode):
-                operation(f"{root}/{path}", random.Random(seed))
-            elif operation in {write, make_other} and not os.path.lexists(f"{root}/{path}"):
+            if (os.path.exists(f"{root}/{path}") and not stat.S_ISFIFO(os.stat(f"{root}/{path}").st_mode)) or (
+                operation in {write, make_other} and not os.path.lexists(f"{root}/{path}")
+            ):
                 operation(f"{root}/{path}", random.Random(seed))
 
 
@@ -167,7 +167,9 @@ def told(changes: Iterator[Change], since: int) -> list[object]:
     names: dict[object, int] = {}
     for entry, _ in found:
         names[entry.inode] = names.get(entry.inode, 0) + 1
-    return [(entry._replace(inode=entry.inode if names[entry.inode] > 1 else None), content) for entry, content in found]
+    return [
+        (entry._replace(inode=entry.inode if names[entry.inode] > 1 else None), content) for entry, content in found
+    ]
 
 
 @settings(max_examples=15, deadline=None)

@@ -12,6 +12,7 @@ from builder.cli.registries import registry_settings
 from builder.cli.run_options import (
     add_run_options,
     allowed_by,
+    backend_of,
     credentials_of,
     limits_of,
     run_settings_of,
@@ -125,6 +126,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         run_settings=run_settings_of(given),
         limits=limits_of(given),
         step_timeout=step_timeout_of(given),
+        backend=backend_of(given, world.environment),
         use_cache=not given.no_cache,
         cache_from=cache_sources(given.cache_from),
         cache_to=cache_targets(given.cache_to, build_args),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from builder.cli.arguments import Parser, add_platform_option, pair, platform_of
+from builder.cli.run_options import add_backend_option, backend_of
 from builder.cli.world import World
 from builder.images import find_named
 from builder.run import RunOptions, run
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str], world: World) -> int:
     parser.add_argument("-u", "--user", default="", metavar="USER", help="run as this user of the image")
     parser.add_argument("-w", "--workdir", default="", metavar="DIR", help="run in this directory")
     parser.add_argument("--entrypoint", default=None, metavar="PROGRAM", help="instead of the image's; empty: none")
+    add_backend_option(parser)
     parser.add_argument("image", metavar="IMAGE", help="a name, or the beginning of an image id or digest")
     parser.add_argument("command", nargs="...", metavar="COMMAND", help="instead of the image's CMD")
     given = parser.parse_args(arguments)
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str], world: World) -> int:
         directory=given.workdir,
         interactive=given.interactive,
         terminal=given.tty,
+        backend=backend_of(given, world.environment),
     )
     with closing(Store(given.root or world.default_root())) as store:
         _, image = find_named(store.layout, given.image, platform_of(given.platform))
-        return run(image, options, store)
+        return run(image, options, store, lambda text: print(f"WARNING: {text}", file=world.err))

@@ -7,6 +7,7 @@ from builder.credentials import Credentials
 from builder.dockerfile.suggest import closest
 from builder.errors import UsageError
 from builder.evaluation.run import ENTITLEMENTS, NETWORK_HOST
+from builder.options import AUTO, BACKENDS
 from builder.sandbox.process import Limits
 from builder.steps.step import RunSettings
 
@@ -32,6 +33,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="RIGHT",
         help=f"let RUN ask for {' or '.join(sorted(ENTITLEMENTS))}",
     )
+    add_backend_option(parser)
     parser.add_argument(
         "--add-host",
         action="append",
@@ -92,6 +94,24 @@ def step_timeout_of(given: argparse.Namespace) -> float | None:
     from builder.cli.limits import step_timeout
 
     return step_timeout(given.step_timeout)
+
+
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
+    """--backend."""
+    parser.add_argument(
+        "--backend",
+        default="",
+        metavar="NAME",
+        help=f"how commands are run: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}; else $PYBUILD_BACKEND",
+    )
+
+
+def backend_of(given: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """How commands are run; UsageError for a way that there is not."""
+    name: str = given.backend or environment.get("PYBUILD_BACKEND") or AUTO
+    if name not in BACKENDS:
+        raise UsageError(f"--backend={name}: there is no such back-end", hint=f"there are {', '.join(BACKENDS)}")
+    return name
 
 
 def credentials_of(given: argparse.Namespace, environment: Mapping[str, str]) -> Credentials:

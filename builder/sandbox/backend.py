@@ -4,15 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from builder.errors import CancelledError, SandboxError
 from builder.sandbox.attached import Attached
-from builder.sandbox.process import Finished, Process
+from builder.sandbox.process import Demands, Finished, Process
 from cache.store import Store
 from layers.entry import Change
 from layers.layer import Layer
 from layers.view import View
-
-__all__ = ["Backend", "CancelledError", "Ground", "choose"]
 
 
 class Ground(Protocol):
@@ -20,6 +17,11 @@ class Ground(Protocol):
 
     In this order: `run` or `attach`, once; then, if a layer shall come of it, `changes` to its end, and `keep`.
     """
+
+    @property
+    def moves(self) -> bool:
+        """Whether what is attached is moved into place, not mounted: so a folder for each thing, and for it alone."""
+        ...
 
     @property
     def scratch(self) -> str:
@@ -64,9 +66,9 @@ class Ground(Protocol):
 class Backend(Protocol):
     """A way to run commands on stacked layers.
 
-    `enter` comes first, once, while the process has one thread; `ground` may then be called from any thread, several at
-    the same time; `close` ends what still runs. After `enter` the process is root of its ids, and the store has to be
-    written from inside.
+    It is entered once, while the process has one thread (`choose.entered`). Then the process is root of its ids, and
+    the store has to be written from inside. `ground` may be called from any thread, several at the same time; `close`
+    ends what still runs.
     """
 
     name: str
@@ -75,8 +77,8 @@ class Backend(Protocol):
     warning: str
     """What protects less here than it should, to be said once; empty if nothing does."""
 
-    def enter(self) -> None:
-        """Become what running needs; SandboxError says what is refused and what to do about it."""
+    def admit(self, demands: Demands) -> None:
+        """Raise SandboxError if a command cannot have here what it asks for; before anything is done for it."""
         ...
 
     def ground(self, layers: Sequence[Layer], view: View, store: Store) -> AbstractContextManager[Ground]:
@@ -89,12 +91,3 @@ class Backend(Protocol):
     def close(self) -> None:
         """End everything; idempotent."""
         ...
-
-
-def choose(name: str = "auto") -> Backend:
-    """The back-end of this name, or the best for this place; nothing is entered yet."""
-    from builder.sandbox.overlay import OverlayBackend  # not before something has to run
-
-    if name not in {"auto", OverlayBackend.name}:
-        raise SandboxError(f"there is no back-end {name!r}", hint=f"the back-ends are: auto, {OverlayBackend.name}")
-    return OverlayBackend()

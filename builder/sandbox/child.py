@@ -18,7 +18,7 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from builder.sandbox import syscalls
 from builder.sandbox.mounts import Mount, Overlay
@@ -36,14 +36,40 @@ _RECORDER = 4
 _HOST = 5
 """The descriptor of the host's root folder, until it is left."""
 
+_NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
 """Terminal ioctls that `termios` does not name."""
 
 
+Action = tuple[str, Callable[[], object]]
+
+
+class Task(Protocol):
+    """What the main process asks of a child, whichever back-end asks."""
+
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def namespaces(self) -> int:
+        """The CLONE_* flags of the namespaces that the process shall have of its own."""
+        ...
+
+    @property
+    def recording(self) -> Recording | None:
+        """What has to be recorded of it."""
+        ...
+
+    def actions(self) -> Iterator[Action]:
+        """All that has to be done before the command can run, in order, each with its name."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the main process asks of a child."""
+    """A command on an overlay, in namespaces of its own."""
 
     root: Overlay
     before: tuple[Mount, ...]
@@ -55,8 +81,15 @@ class Request:
     """The seccomp program, see `syscalls.set_filter`; empty for none."""
     recording: Recording | None = None
 
+    @property
+    def namespaces(self) -> int:
+        """The CLONE_* flags of the namespaces that the process shall have of its own."""
+        network = syscalls.CLONE_NEWNET if self.process.network == "none" else 0
+        return _NAMESPACES | network
 
-Action = tuple[str, Callable[[], object]]
+    def actions(self) -> Iterator[Action]:
+        """All that has to be done before the command can run, in order, each with its name."""
+        return _actions(self)
 
 
 def run(channel: int, stdio: tuple[int, int, int], recorder: int | None) -> NoReturn:
@@ -66,7 +99,7 @@ def run(channel: int, stdio: tuple[int, int, int], recorder: int | None) -> NoRe
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         _keep_only(channel, stdio, recorder)
         request = _receive()
-        for doing, act in _actions(request):  # noqa: B007 - `doing` is for the error
+        for doing, act in request.actions():  # noqa: B007 - `doing` is for the error
             act()
         _execute(request.process)
     except OSError as error:
@@ -87,14 +120,14 @@ def _keep_only(channel: int, stdio: tuple[int, int, int], recorder: int | None) 
     syscalls.close_from(len(kept))
 
 
-def _receive() -> Request:
+def _receive() -> Task:
     """Read the request: its length in 8 bytes, then itself."""
     with os.fdopen(CHANNEL, "rb", closefd=False) as stream:
         (length,) = struct.unpack("=Q", stream.read(8).ljust(8, b"\0"))
         data = stream.read(length)
     if not length or len(data) < length:  # the main process has gone
         os._exit(125)
-    request: Request = pickle.loads(data)  # noqa: S301 - written by the process that we are a fork of
+    request: Task = pickle.loads(data)  # noqa: S301 - written by the process that we are a fork of
     return request
 
 
@@ -105,7 +138,6 @@ def _tell(message: dict[str, object]) -> None:
 
 
 def _actions(request: Request) -> Iterator[Action]:
-    """All that has to be done before the command can run, in order, each with its name."""
     process = request.process
     for path in process.cgroups:  # whose limits then count for all that is done here
         yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
@@ -123,24 +155,34 @@ def _actions(request: Request) -> Iterator[Action]:
         yield "bring up the loopback interface", _loopback_up
     yield "set the host name", partial(socket.sethostname, process.hostname)
     if process.terminal:
-        yield "open a terminal", partial(_open_terminal, request.window)
+        yield "open a terminal", partial(open_terminal, request.window)
+    yield from becoming(process, request.filter, recording=request.recording)
+
+
+def becoming(
+    process: Process, program: bytes, *, recording: Recording | None = None, tolerated: tuple[int, ...] = ()
+) -> Iterator[Action]:
+    """The last actions: this process, in its root and namespaces, gets all else that the command shall have.
+
+    Capabilities may stay within the bounds of before if those cannot be changed for one of the `tolerated` reasons.
+    """
     yield "hand over the standard streams", partial(_own_streams, process)
     yield "make a session keyring", _new_keyring
     yield f"enter the working directory {process.cwd}", partial(_enter_directory, process)
     for each in process.ulimits:
         yield f"set the ulimit {each.name}", partial(_set_ulimit, each)
-    if request.filter:
+    if program:
         # While there is CAP_SYS_ADMIN: without it no_new_privs would be needed, which breaks sudo and su.
-        yield "install the seccomp filter", partial(syscalls.set_filter, request.filter)
-    if request.recording:
-        yield "have owners recorded", partial(_record, request.recording, process)
-    yield "drop capabilities", partial(_limit_capabilities, process.capabilities)
-    if request.recording and request.recording.owners:
+        yield "install the seccomp filter", partial(syscalls.set_filter, program)
+    if recording:
+        yield "have owners recorded", partial(_record, recording, process)
+    yield "drop capabilities", partial(_limit_capabilities, process.capabilities, tolerated)
+    if recording and recording.owners:
         return  # there is one id, and whose it is, the recorder knows
     yield f"become group {process.gid} of {list(process.groups)}", partial(_set_groups, process)
     yield f"become user {process.uid}", partial(os.setresuid, process.uid, process.uid, process.uid)
     # A change of ids has cleared it.
-    yield "end with the server", partial(syscalls.prctl, syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    yield "end with our parent", partial(syscalls.prctl, syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _join(path: str) -> None:
@@ -208,8 +250,8 @@ def _loopback_up() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("=16sh22x", b"lo", flags | IFF_UP))
 
 
-def _open_terminal(window: tuple[int, int]) -> None:
-    """Open a terminal of the step's own devpts, send its other end to the main process, and live on it."""
+def open_terminal(window: tuple[int, int]) -> None:
+    """Open a terminal of the devpts in /dev/pts, send its other end to the main process, and live on it."""
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, TIOCSPTLCK, struct.pack("=i", 0))
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("=4H", *window, 0, 0))
@@ -254,7 +296,7 @@ def _record(recording: Recording, process: Process) -> None:
     os.close(root)
 
 
-def _limit_capabilities(kept: int) -> None:
+def _limit_capabilities(kept: int, tolerated: tuple[int, ...]) -> None:
     """Cut the bounding set, which the command's capabilities come from, and then our own sets."""
     effective, permitted = syscalls.capabilities()
     try:
@@ -262,7 +304,7 @@ def _limit_capabilities(kept: int) -> None:
             if not kept >> number & 1:
                 syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # past the last capability of this kernel
+        if error.errno not in {errno.EINVAL, *tolerated}:  # EINVAL: past the last capability of this kernel
             raise
     syscalls.set_capabilities(effective & kept, permitted & kept)
 
@@ -310,7 +352,10 @@ def _refuse_interpreter(path: str) -> None:
 
     A hostile image could otherwise run the host's interpreter with libraries of its own, and write to it later.
     """
-    own = os.stat("/proc/self/exe")
+    try:
+        own = os.stat("/proc/self/exe")
+    except FileNotFoundError:  # a root without /proc has no way to it
+        return
     for _ in range(5):  # as deep as the kernel follows interpreters (fs/exec.c, exec_binprm)
         if os.path.samestat(own, os.stat(path)):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

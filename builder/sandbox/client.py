@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Self
 
 from builder.errors import SandboxError
-from builder.sandbox import server, syscalls
-from builder.sandbox.child import Request
+from builder.sandbox import server
+from builder.sandbox.child import Task
 
-_NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 _BLOCK = 1 << 16
 
 SERVER_ENDED = "the process that starts commands in the sandbox has ended unexpectedly"
@@ -50,10 +49,9 @@ class Server:
                 server.serve(theirs)
         return cls(pid, ours)
 
-    def launch(self, request: Request, stdin: int, stdout: int, stderr: int) -> "Step":
+    def launch(self, request: Task, stdin: int, stdout: int, stderr: int) -> "Step":
         """Start a step with these descriptors as its standard streams; they stay the caller's to close."""
-        flags = _NAMESPACES | (syscalls.CLONE_NEWNET if request.process.network == "none" else 0)
-        message = server.MESSAGE.pack(flags, request.recording is not None)
+        message = server.MESSAGE.pack(request.namespaces, request.recording is not None)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -97,7 +95,7 @@ class Step:
         """For poll(2): `receive` has something to read."""
         return self._channel.fileno()
 
-    def send(self, request: Request) -> None:
+    def send(self, request: Task) -> None:
         """Tell the child what to do."""
         data = pickle.dumps(request)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # no child: the answer says why

@@ -16,7 +16,6 @@ from builder.sandbox import syscalls
 from builder.sandbox.refusal import refused
 from layers.data import dataclass
 
-_CAP_SYS_ADMIN = 21
 SUBUID, SUBGID = "/etc/subuid", "/etc/subgid"
 
 
@@ -56,7 +55,7 @@ class Identity:
 def identity() -> Identity:
     """Find out who we are; changes nothing."""
     if os.geteuid() == 0:
-        if syscalls.capabilities()[0] >> _CAP_SYS_ADMIN & 1:
+        if syscalls.capabilities()[0] >> syscalls.CAP_SYS_ADMIN & 1:
             return Identity(Way.ROOT)
         return Identity(Way.CONTAINER_ROOT, own_ids(_read("/proc/self/uid_map")), own_ids(_read("/proc/self/gid_map")))
     uid, gid = os.geteuid(), os.getegid()

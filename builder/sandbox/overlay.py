@@ -1,10 +1,11 @@
 """The back-end for every place that grants namespaces: steps run on an overlay over the unpacked layers."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
@@ -14,15 +15,18 @@ from builder.sandbox.client import Server, SetupError, Step, follow
 from builder.sandbox.mount_points import NEW
 from builder.sandbox.mounts import Overlay
 from builder.sandbox.plan import Plan, RootSpec, mount_plan
-from builder.sandbox.process import Finished, Process
+from builder.sandbox.probe import try_overlay
+from builder.sandbox.process import Demands, Finished, Process
 from builder.sandbox.recorder.program import Recording
 from builder.sandbox.refusal import setup_refused
 from builder.sandbox.seccomp.filter import filter_for
-from builder.sandbox.syscalls import supported
+from builder.sandbox.syscalls import MNT_DETACH, MS_NODEV, MS_NOSUID, mount, supported, umount
 from cache.store import Store
 from layers.data import replace
+from cache.trees import remove
 from layers.diff import overlay_changes
 from layers.entry import Change, Entry, Kind
+from layers.errors import StoreError
 from layers.layer import Layer
 from layers.owners import give
 from layers.view import View
@@ -39,9 +43,14 @@ class OverlayBackend:
         self._filter = b""
         self._recording: Recording | None = None
         self._server: Server | None = None
+        self._memory = ""
+        """A folder in memory for what commands change, if the store's file system cannot carry it."""
 
-    def enter(self) -> None:
-        """See `Backend.enter`."""
+    def enter(self, store: Store | None = None) -> None:
+        """Become root in namespaces of our own, and find out whether the file system of a store can carry overlays.
+
+        SandboxError says what is refused and what to do about it.
+        """
         if not supported():
             raise SandboxError(f"pybuild does not know the system calls of this processor ({os.uname().machine})")
         who = idmap.identity()
@@ -54,15 +63,20 @@ class OverlayBackend:
                 " user cannot work; ask for subordinate ids: usermod --add-subuids 100000-165535"
                 " --add-subgids 100000-165535 NAME, and the package uidmap"
             )
+        warnings = [self._find_place(store)] if store else []
         self._server = Server.start()
-        self._filter, self.warning = filter_for(os.uname().machine)
+        self._filter, warning = filter_for(os.uname().machine)
+        self.warning = "; ".join(filter(None, (*warnings, warning)))
+
+    def admit(self, demands: Demands) -> None:
+        """See `Backend.admit`: there is nothing that cannot be had."""
 
     @contextmanager
     def ground(self, layers: Sequence[Layer], view: View, store: Store) -> Iterator["OverlayGround"]:
         """See `Backend.ground`."""
         lowers = store.trees.stack(layers, store.layout)
-        with store.scratch("run") as scratch:
-            yield OverlayGround(self, RootSpec(lowers, view, scratch), view, store)
+        with store.scratch("run") if not self._memory else self._scratch_in_memory() as scratch:
+            yield OverlayGround(self, RootSpec(lowers, view, scratch), view, store, keeps=not self._memory)
 
     def run(
         self,
@@ -107,6 +121,43 @@ class OverlayBackend:
         if self._server:
             self._server.close()
             self._server = None
+        if self._memory:
+            umount(self._memory, MNT_DETACH)
+            self._memory = ""
+
+    def _find_place(self, store: Store) -> str:
+        """Choose where commands write; gives a warning if that is in memory. Before the server is a copy of us."""
+        folder = store.temporary("overlay")
+        try:
+            try_overlay(folder)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise setup_refused("stack a trial layer as an overlay", error.errno or 0, "", single_id="") from error
+        else:
+            store.release(folder)
+            return ""
+        try:
+            mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
+            try_overlay(folder)
+        except OSError as error:
+            raise setup_refused("stack a trial layer as an overlay", errno.EINVAL, "", single_id="") from error
+        self._memory = folder
+        status = os.statvfs(folder)
+        return (
+            "the store is on a file system that cannot carry overlays, such as that of a container: what a RUN changes"
+            f" is kept in memory, at most {status.f_blocks * status.f_frsize >> 20} MiB, and takes longer to keep; put"
+            " the store on a volume with --root"
+        )
+
+    @contextmanager
+    def _scratch_in_memory(self) -> Iterator[str]:
+        folder = os.path.join(self._memory, os.urandom(6).hex())
+        os.mkdir(folder, 0o700)
+        try:
+            yield folder
+        finally:
+            with suppress(StoreError):
+                remove(folder)
 
     def _prepare(self, process: Process, root: RootSpec) -> Plan:
         plan = mount_plan(replace(root, shared_memory=process.shared_memory))
@@ -142,13 +193,16 @@ class OverlayBackend:
 class OverlayGround:
     """The unpacked layers, and an upper folder above them, which becomes the tree of the new layer."""
 
-    def __init__(self, backend: OverlayBackend, root: RootSpec, view: View, store: Store) -> None:
+    moves = False
+
+    def __init__(self, backend: OverlayBackend, root: RootSpec, view: View, store: Store, *, keeps: bool) -> None:
         self.scratch = root.scratch
         self.folder = ""
         self._backend = backend
         self._root = root
         self._view = view
         self._store = store
+        self._keeps = keeps
 
     def run(
         self,
@@ -175,7 +229,9 @@ class OverlayGround:
 
     def keep(self, layer: Layer) -> None:
         """See `Ground.keep`."""
-        self._store.trees.adopt(layer.diff_id, self.folder)
+        if self._keeps:
+            self._store.trees.adopt(layer.diff_id, self.folder)
+        # Else it is in memory, which is needed: the layer is unpacked when a command comes to stand on it.
 
 
 def _recording(*, owners: bool) -> Recording | None:

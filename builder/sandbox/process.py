@@ -103,6 +103,17 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Demands:
+    """What a command asks for that not every back-end can give."""
+
+    network: Network = "host"
+    privileged: bool = False
+    """All rights that the process has which builds, and nothing hidden."""
+    limits_memory: bool = False
+    """A folder in memory that holds no more than a number of bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """How a command ended."""
 

@@ -81,6 +81,17 @@ def setup_refused(doing: str, number: int, fault: str, *, single_id: str) -> San
     return SandboxError(message)
 
 
+def remedy_of(mechanism: str, error: OSError) -> str:
+    """What could be changed about a mechanism that was tried."""
+    if mechanism.startswith("overlay"):
+        return setup_refused("stack layers", error.errno or 0, "", single_id="").hint
+    if mechanism.startswith("chroot"):
+        return (
+            "be root, of a container at least, and have the capabilities of a default one (CAP_SYS_CHROOT, CAP_CHOWN)"
+        )
+    return remedy(error)
+
+
 def name_of(number: int | None) -> str:
     """An errno as people look it up: `EPERM, operation not permitted`."""
     if not number:

@@ -5,6 +5,9 @@ the step is recorded, and four descriptors, namely the server's end of the step'
 streams. The child that is cloned reads from its channel what to do (`child.Request`), and may answer with lines of
 JSON; the last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a
 channel ends that step; the end of the main process ends all steps and the server.
+
+A step in a pid namespace ends with its first process, which the server kills. Where there is none, the first process
+is asked to end, and takes all others with it (`jail`).
 """
 
 import contextlib
@@ -17,7 +20,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NoReturn
 
-from builder.sandbox import child, syscalls
+from builder.sandbox import child, jail, syscalls
 from layers.data import dataclass
 
 if TYPE_CHECKING:
@@ -62,6 +65,12 @@ class _Step:
     pidfd: int
     channel: socket.socket
     watch: "Watch | None"
+    is_supervised: bool
+    """Whether the process ends the others of the step, not the kernel."""
+
+    def end(self) -> None:
+        """Have it end."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if self.is_supervised else signal.SIGKILL)
 
 
 class _Server:
@@ -97,6 +106,9 @@ class _Server:
             return False
         channel, *stdio = descriptors
         flags, records = MESSAGE.unpack(message)
+        is_supervised = not flags & syscalls.CLONE_NEWPID
+        if is_supervised:
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # should the supervisor itself be killed
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if records else (None, None)
         try:
             pid = syscalls.clone(flags)
@@ -108,7 +120,7 @@ class _Server:
             if pid == 0:
                 child.run(channel, (stdio[0], stdio[1], stdio[2]), theirs.fileno() if theirs else None)
             watch = _watch(ours, channel) if ours else None
-            self._follow(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel), watch))
+            self._follow(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel), watch, is_supervised))
         for each in stdio:
             os.close(each)
         if theirs:
@@ -142,16 +154,18 @@ class _Server:
 
     def _kill(self, step: _Step) -> None:
         """End a step that the main process wants no more; its death is reported like any other."""
-        signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
+        step.end()
         self._poll.unregister(step.channel)
         del self._steps[step.channel.fileno()]
 
     def _reap(self, step: _Step) -> None:
-        """Tell how a step ended. All its processes have: this one was the first of their pid namespace."""
+        """Tell how a step ended. All its processes have: it was the first of their pid namespace, or their reaper."""
         _, status = os.waitpid(step.pid, 0)
         if step.watch:
             self._forget(step.watch.fileno())
             step.watch.end()
+        if step.is_supervised:
+            jail.end_children({other.pid for other in self._steps.values() if other is not step})
         _tell(step.channel.fileno(), {"status": status})
         self._poll.unregister(step.pidfd)
         del self._steps[step.pidfd]
@@ -162,10 +176,11 @@ class _Server:
 
     def _end_all(self) -> None:
         for step in {step.pid: step for step in self._steps.values()}.values():
-            signal.pidfd_send_signal(step.pidfd, signal.SIGKILL)
+            step.end()
             os.waitpid(step.pid, 0)
             if step.watch:
                 step.watch.end()
+        jail.end_children()
 
 
 def _watch(opening: socket.socket, channel: int) -> "Watch":

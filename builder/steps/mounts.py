@@ -52,6 +52,8 @@ class Occasion:
 
     scratch: str
     """The private folder of the command."""
+    moves: bool
+    """Whether things are moved into place, not mounted (`Ground.moves`)."""
     stack: ExitStack
     """Closes what is opened."""
     unchanged: Callable[[], bool]
@@ -142,7 +144,9 @@ class _Opening:
                 case BindMount():
                     self._attach(mount.target, self._stack(mount))
                 case CacheMount():
-                    access = Access.READ if mount.read_only else Access.WRITE
+                    # What is moved goes home again, with what was written to it: nothing could forbid that.
+                    read_only = mount.read_only and not self._occasion.moves
+                    access = Access.READ if read_only else Access.WRITE
                     self._attach(mount.target, Stack((self._leased[self._kind(mount)],), _FOLDER, access))
                 case TmpfsMount():
                     self._attach(mount.target, Blank(mount.size, mount.read_only))
@@ -160,11 +164,21 @@ class _Opening:
     def _stack(self, mount: BindMount) -> Stack:
         bound = self._bound[id(mount)]
         access = Access.WRITE_AND_FORGET if mount.writable else Access.READ
+        if self._occasion.moves:
+            return self._copied(bound)
         if bound.layers is not None:
             return Stack(self._opener.store.trees.stack(bound.layers, self._opener.store.layout), bound.entry, access)
         folder = self._opener.laid_out(bound, self._occasion.unchanged)
         path = "" if bound.entry.kind is Kind.DIRECTORY else ALONE
         return Stack((folder,), bound.entry._replace(path=path), access)
+
+    def _copied(self, bound: Bound) -> Stack:
+        """A copy for this command alone, which is thrown away with all that it writes there."""
+        folder = f"{self._occasion.scratch}/bind-{len(self._attached)}"
+        os.mkdir(folder, 0o755)
+        _copy(bound, folder, self._occasion.unchanged)
+        path = "" if bound.entry.kind is Kind.DIRECTORY else ALONE
+        return Stack((folder,), bound.entry._replace(path=path), Access.WRITE_AND_FORGET)
 
     def _lease_all(self) -> None:
         """Get hold of the caches: each once, and all builds in the same order, so that no two wait for each other."""
@@ -174,7 +188,9 @@ class _Opening:
             if isinstance(mount, CacheMount):
                 kind = self._kind(mount)
                 seeds[kind] = mount.seed
-                sharing[kind] = max(sharing.get(kind, mount.sharing), mount.sharing, key=_STRICTNESS.index)
+                # A folder that is moved can be seen by one command at a time.
+                least = Sharing.LOCKED if self._occasion.moves and mount.sharing is Sharing.SHARED else mount.sharing
+                sharing[kind] = max(sharing.get(kind, least), least, key=_STRICTNESS.index)
         for kind in sorted(sharing, key=lambda kind: kind.name):
             lease = self._opener.store.mounts.lease(
                 kind, sharing[kind], fill=partial(self._fill, seeds[kind]), wait=self._waiter(kind)

@@ -3,8 +3,16 @@
 import collections
 from collections.abc import Sequence
 
-from builder.sandbox.process import ALL_CAPABILITIES, DOCKER_CAPABILITIES, HOSTNAME, SHARED_MEMORY, Network, Process
-from builder.steps.step import Run
+from builder.sandbox.process import (
+    ALL_CAPABILITIES,
+    DOCKER_CAPABILITIES,
+    HOSTNAME,
+    SHARED_MEMORY,
+    Demands,
+    Network,
+    Process,
+)
+from builder.steps.step import Run, TmpfsMount
 from layers.accounts import Accounts
 
 KEPT_LINES = 20
@@ -21,7 +29,6 @@ def process_of(run: Run, accounts: Accounts, variables: Sequence[tuple[str, str]
     user = accounts.user(run.user)
     environment = dict(run.proxies) | dict(run.environment) | dict(variables)
     environment["HOME"] = environment.get("HOME") or user.home
-    network: Network = "none" if run.network == "none" else "host"
     return Process(
         argv=run.argv,
         environment=tuple(environment.items()),
@@ -30,13 +37,23 @@ def process_of(run: Run, accounts: Accounts, variables: Sequence[tuple[str, str]
         gid=user.gid,
         groups=user.groups,
         hostname=run.hostname or HOSTNAME,
-        network=network,
+        network=_network_of(run),
         capabilities=ALL_CAPABILITIES if run.insecure else DOCKER_CAPABILITIES,
         seccomp=not run.insecure,
         hosts=run.settings.hosts,
         shared_memory=run.settings.shared_memory or SHARED_MEMORY,
         ulimits=run.settings.ulimits,
     )
+
+
+def demands_of(run: Run) -> Demands:
+    """What a step asks of the back-end that not every one can give."""
+    limits_memory = any(isinstance(mount, TmpfsMount) and mount.size is not None for mount in run.mounts)
+    return Demands(_network_of(run), privileged=run.insecure, limits_memory=limits_memory)
+
+
+def _network_of(run: Run) -> Network:
+    return "none" if run.network == "none" else "host"
 
 
 def shown(argv: tuple[str, ...]) -> str:
