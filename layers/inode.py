@@ -13,6 +13,9 @@ from layers.owners import CAPABILITY, DEVICE, OWNER, give, has_one_id, noted, no
 OPAQUE = "overlay.opaque"
 """The extended attribute of opaque folders, after `user.` or `trusted.` (kernel: filesystems/overlayfs.rst)."""
 
+HAS_WHITEOUTS = b"x"
+"""Its value on a folder that is not opaque but has marks that are files with an attribute."""
+_WHITEOUT = "user.overlay.whiteout"
 _PRIVATE = ("user.overlay.", "trusted.overlay.", "user.pybuild.")
 """Speak to the kernel, or to us."""
 _SELINUX = "security.selinux"
@@ -36,6 +39,33 @@ _DEVICE_TYPES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 def is_whiteout(status: os.stat_result) -> bool:
     """Whether an lstat is that of overlay's mark for "nothing here": a character device 0/0."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def make_whiteout(folder: int, name: str) -> bool:
+    """Make such a mark in an open folder; False if it is of the other form, of which the folder has to tell.
+
+    On an overlay, so on the files of a container, nobody may make the device. Linux 6.7 knows an attribute instead.
+    """
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=folder)
+    except PermissionError:
+        file = _create(folder, name)
+        try:
+            os.setxattr(file, _WHITEOUT, b"y")
+        finally:
+            os.close(file)
+        return False
+    return True
+
+
+def is_marked_as_whiteout(file: str, status: os.stat_result) -> bool:
+    """Whether what stands at `file`, of which `status` is the lstat, is a mark of the other form."""
+    if not stat.S_ISREG(status.st_mode) or status.st_size:
+        return False
+    try:
+        return bool(os.getxattr(file, _WHITEOUT, follow_symlinks=False))
+    except OSError:  # no such attribute, or a file system without any
+        return False
 
 
 def is_opaque(folder: int | str) -> bool:

@@ -20,9 +20,14 @@ class Found(NamedTuple):
     status: os.stat_result
     """Its lstat."""
 
+    @property
+    def place(self) -> str:
+        """Where the kernel finds it."""
+        return f"/proc/self/fd/{self.folder}/{self.name}"
+
     def describe(self, path: str) -> Entry | None:
         """The same as the entry at `path`; None for a socket."""
-        return inode.describe(f"/proc/self/fd/{self.folder}/{self.name}", self.status, path)
+        return inode.describe(self.place, self.status, path)
 
     def open(self) -> BinaryIO:
         """The content of a file; the caller closes it."""
@@ -64,9 +69,10 @@ def _look(root: InRoot, path: str) -> tuple[Found | None, bool]:
     status = _lstat(root, folder, last)
     if status is None:
         return None, opaque
-    if inode.is_whiteout(status):
+    found = Found(root.folder(folder), last, status)
+    if inode.is_whiteout(status) or inode.is_marked_as_whiteout(found.place, status):
         return None, True
-    return Found(root.folder(folder), last, status), True
+    return found, True
 
 
 def _lstat(root: InRoot, folder: str, name: str) -> os.stat_result | None:

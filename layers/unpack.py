@@ -6,7 +6,6 @@ follows none, and each name is made anew in an open folder. Where the two disagr
 
 import errno
 import os
-import stat
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from typing import BinaryIO
@@ -61,6 +60,8 @@ class _Tree:
         self._hidden: set[str] = set()
         """What is hidden of the layers below, with a whiteout on disk or with something else in its place."""
         self._opaque: set[str] = set()
+        self._with_marked_files: set[str] = set()
+        """Folders that have to say that whiteouts in them are files."""
         self.leans = False
         os.chmod(root.folder(""), 0o700)  # above all without a setgid bit, which folders would inherit
 
@@ -84,6 +85,8 @@ class _Tree:
             folder = self._root.folder(path)
             if path in self._opaque or path in self._hidden:
                 os.setxattr(folder, "user." + inode.OPAQUE, b"y")
+            elif path in self._with_marked_files:
+                os.setxattr(folder, "user." + inode.OPAQUE, inode.HAS_WHITEOUTS)
             inode.dress(folder, entry)
 
     def _put(self, entry: Entry, content: BinaryIO, replaces: Kind | None, *, is_below: bool) -> None:
@@ -110,7 +113,8 @@ class _Tree:
         folder = self._folder(above)
         is_free = stands is None or (stands is Kind.DIRECTORY and path not in self._folders)
         if is_free and path not in self._marks:
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=folder)
+            if not inode.make_whiteout(folder, name):
+                self._with_marked_files.add(above)
             self._marks.add(path)
 
     def _folder(self, path: str) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 from builder.build import Clocks, Result, build
 from builder.events import Event, Warned
-from builder.options import BuildOptions
+from builder.options import AUTO, BuildOptions
 from layers.errors import PybuildError
 from layers.oci import Platform
 
@@ -27,6 +27,8 @@ BASE = "busybox"
 """What FROM calls the image with a shell in it."""
 CONTEXT_TIME = 1_000_000_000
 """When every file of a context was changed, in seconds since 1970."""
+FORCED = "PYBUILD_BACKEND"
+"""The variable that has the back-end for commands, if it is not to be the best one."""
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MADE_BY_ANY_COMMAND = ("/dev/", "/proc/", "/sys/")
 """The first command adds them to an image that lacks them, as it does for BuildKit."""
@@ -93,6 +95,7 @@ def outcome_of(case: Case, place: Path, base: Path | None = None) -> Outcome:
         build_args=case.table.get("args", {}),
         labels=case.table.get("labels", {}),
         contexts=named,
+        backend=os.environ.get(FORCED, AUTO),
     )
     events: list[Event] = []
     outcome = Outcome()

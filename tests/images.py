@@ -97,8 +97,9 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(home: Path | str, **more: str) -> dict[str, str]:
-    """A person's environment, without anything of the tests' own."""
-    return {"PATH": PATH, "HOME": str(home), "PYTHONPATH": str(users.CHECKOUT), **more}
+    """A person's environment, without anything of the tests' own but the back-end that they may be tried with."""
+    forced = {name: os.environ[name] for name in ("PYBUILD_BACKEND",) if name in os.environ}
+    return {"PATH": PATH, "HOME": str(home), "PYTHONPATH": str(users.CHECKOUT), **forced, **more}
 
 
 def pybuild(*arguments: str, cwd: Path, user: str = users.ROOT, stdin: bytes = b"", **variables: str) -> Result:

@@ -5,7 +5,6 @@ import errno
 import pytest
 
 from builder.errors import SandboxError
-from builder.sandbox.backend import choose
 from builder.sandbox.idmap import Range, own_ids, subordinate_ranges
 from builder.sandbox.mount_points import NEW
 from builder.sandbox.mounts import Bind, Devices, Masks, Overlay, Proc, Sys
@@ -209,10 +208,3 @@ def test_a_store_that_cannot_carry_an_overlay_is_explained() -> None:
 
 def test_a_machine_out_of_namespaces_is_told_which_setting_to_raise() -> None:
     assert "user.max_user_namespaces" in remedy(OSError(errno.ENOSPC, "no space left on device"))
-
-
-def test_an_unknown_back_end_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(SandboxError) as caught:
-        choose("docker")
-
-    assert caught.value.hint == "the back-ends are: auto, overlay"

@@ -6,7 +6,8 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -91,25 +92,34 @@ def link(path: str, dice: random.Random) -> None:
 
 
 def dress(path: str, dice: random.Random) -> None:
-    dice.choice(
-        [
-            lambda: os.chmod(path, dice.choice([0o600, 0o755, 0o2711])),
-            lambda: os.chown(path, dice.choice([0, 3, 7]), 0, follow_symlinks=False),
-            lambda: os.utime(path, (1, dice.choice([3, 99])), follow_symlinks=False),
-            lambda: os.setxattr(path, "user.note", b"x"),
-        ]
-    )()
+    match dice.choice(["mode", "owner", "time", "attribute"]):
+        case "mode":
+            os.chmod(path, dice.choice([0o600, 0o755, 0o2711]))
+        case "owner":
+            os.chown(path, dice.choice([0, 3, 7]), 0, follow_symlinks=False)
+        case "time":
+            os.utime(path, (1, dice.choice([3, 99])), follow_symlinks=False)
+        case "attribute":
+            os.setxattr(path, "user.note", b"x")
 
 
 def make_other(path: str, dice: random.Random) -> None:
-    dice.choice([lambda: os.mkfifo(path), lambda: os.symlink("x", path), lambda: os.makedirs(path)])()
+    match dice.choice(["pipe", "link", "folder"]):
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            os.symlink("x", path)
+        case "folder":
+            os.makedirs(path)
 
 
 OPERATIONS: list[Operation] = [
     *(write, write, write_as_it_was, write_behind_the_back, remove, remove),
     *(make_again, rename, link, dress, dress, make_other),
 ]
-ROUNDS = st.lists(
+WRITERS = {write, write_as_it_was, write_behind_the_back}
+Operations = Sequence[tuple[Operation, str, int]]
+ROUNDS: st.SearchStrategy[list[Operations]] = st.lists(
     st.lists(
         st.tuples(st.sampled_from(OPERATIONS), st.sampled_from(PATHS), st.integers(0, 2**20)), min_size=1, max_size=12
     ),
@@ -118,16 +128,16 @@ ROUNDS = st.lists(
 )
 
 
-def do(root: str, operations: Sequence[tuple[Operation, str, int]]) -> None:
+def do(root: str, operations: Operations) -> None:
     """What a command does. What cannot be done cannot be done in either place."""
-    for operation, path, seed in operations:
-        if operation in {write, write_as_it_was, write_behind_the_back} and os.path.islink(f"{root}/{path}"):
+    for operation, name, seed in operations:
+        path = f"{root}/{name}"
+        is_there = os.path.lexists(path)
+        if operation in WRITERS and is_there and not stat.S_ISREG(os.lstat(path).st_mode):
             continue
-        with suppress(OSError):
-            if (os.path.exists(f"{root}/{path}") and not stat.S_ISFIFO(os.stat(f"{root}/{path}").st_mode)) or (
-                operation in {write, make_other} and not os.path.lexists(f"{root}/{path}")
-            ):
-                operation(f"{root}/{path}", random.Random(seed))
+        if is_there != (operation is make_other) or operation is write:
+            with suppress(OSError):
+                operation(path, random.Random(seed))
 
 
 class OnOverlay:
@@ -135,7 +145,7 @@ class OnOverlay:
         self.place = place
         self.store = store
 
-    def run(self, layers: Sequence[Layer], operations: Sequence[tuple[Operation, str, int]]) -> str:
+    def run(self, layers: Sequence[Layer], operations: Operations) -> str:
         self.lowers = self.store.trees.stack(layers, self.store.layout)
         names = [self.place / name for name in ("upper", "work", "merged")]
         for name in names:
@@ -151,30 +161,26 @@ class OnOverlay:
         return self.upper
 
 
-def told(changes: Iterator[Change], since: int) -> list[object]:
+def told(changes: Iterable[Change], since: int) -> list[tuple[Entry, bytes]]:
     """Changes so that those of two places can be compared: contents, links as groups, and "now" for all new times."""
+    changes = list(changes)
+    names = Counter(change.entry.inode for change in changes)
     groups: dict[object, str] = {}
-    found: list[object] = []
-    for change in changes:
-        entry = change.entry
-        if entry.inode is not None:
-            entry = entry._replace(inode=groups.setdefault(entry.inode, entry.path))
-        if entry.mtime_ns > since:
-            entry = entry._replace(mtime_ns=-1)
-        content = Path(change.content).read_bytes() if isinstance(change.content, str) else change.content
-        found.append((entry._replace(mtime_ns=entry.mtime_ns // 10**9), content))
-    # A name that shares its file with names that did not change is a file of its own to every layer.
-    names: dict[object, int] = {}
-    for entry, _ in found:
-        names[entry.inode] = names.get(entry.inode, 0) + 1
-    return [
-        (entry._replace(inode=entry.inode if names[entry.inode] > 1 else None), content) for entry, content in found
-    ]
+    found = []
+    for entry, content in changes:
+        # A name that shares its file with names that did not change is a file of its own to every layer.
+        inode = (
+            groups.setdefault(entry.inode, entry.path) if entry.inode is not None and names[entry.inode] > 1 else None
+        )
+        seconds = -1 if entry.mtime_ns > since else entry.mtime_ns // 10**9
+        data = Path(content).read_bytes() if isinstance(content, str) else b""
+        found.append((entry._replace(inode=inode, mtime_ns=seconds), data))
+    return found
 
 
 @settings(max_examples=15, deadline=None)
 @given(ROUNDS)
-def test_a_walk_finds_what_an_overlay_has(tmp_path_factory: pytest.TempPathFactory, rounds: list) -> None:
+def test_a_walk_finds_what_an_overlay_has(tmp_path_factory: pytest.TempPathFactory, rounds: list[Operations]) -> None:
     place = tmp_path_factory.mktemp("both")
     since = time.time_ns() - 10**9
     with closing(Store(str(place / "store"))) as store:
@@ -196,7 +202,7 @@ def test_a_walk_finds_what_an_overlay_has(tmp_path_factory: pytest.TempPathFacto
             changes = list(tree.changes(layers, view, store))
             by_overlay = list(overlay_changes(upper, view, overlay.lowers))
 
-            assert told(iter(changes), since) == told(iter(by_overlay), since)
+            assert told(changes, since) == told(by_overlay, since)
             layer, index = write_layer(by_overlay, store.layout)
             store.keep_index(layer.diff_id, index)
             tree.keep(layer.diff_id)

@@ -51,7 +51,7 @@ def _tried_overlay(store: Store) -> Backend:
 
     refusal = probe_entering()
     if refusal:
-        raise SandboxError(f"overlay: {refusal}", hint=refusal.remedy)
+        raise SandboxError(str(refusal), hint=refusal.remedy)
     return _overlay(store)
 
 
@@ -62,7 +62,7 @@ def _chroot(store: Store) -> Backend:
     with store.scratch("probe") as folder:
         refusal = probe_chroot(folder).refusal
     if refusal:
-        raise SandboxError(f"chroot: {refusal}", hint=refusal.remedy)
+        raise SandboxError(str(refusal), hint=refusal.remedy)
     backend = ChrootBackend()
     backend.enter()
     return backend

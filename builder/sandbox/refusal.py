@@ -86,9 +86,7 @@ def remedy_of(mechanism: str, error: OSError) -> str:
     if mechanism.startswith("overlay"):
         return setup_refused("stack layers", error.errno or 0, "", single_id="").hint
     if mechanism.startswith("chroot"):
-        return (
-            "be root, of a container at least, and have the capabilities of a default one (CAP_SYS_CHROOT, CAP_CHOWN)"
-        )
+        return "run as root of a container, with the capabilities that containers have by default"
     return remedy(error)
 
 
