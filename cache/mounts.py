@@ -99,12 +99,21 @@ class CacheMounts:
                 for number in _numbers(folder):
                     path = os.path.join(folder, str(number))
                     fd = _try_to_lock(path, how)
-                    if fd is not None:
+                    if fd is None:
+                        continue
+                    if os.path.isdir(os.path.join(path, "data")):
                         return fd, path
+                    self._remove(path, fd)
                 if sharing is Sharing.PRIVATE or not _numbers(folder):
                     self._make(kind, folder, fill)
                     continue
             wait()
+
+    def _remove(self, path: str, fd: int) -> None:
+        """Take away a folder that has nothing to show: a step had moved that to where it needed it, and was killed."""
+        with self._scratch("mount") as scratch:
+            os.rename(path, os.path.join(scratch, "old"))
+        os.close(fd)
 
     def _make(self, kind: CacheKind, folder: str, fill: Callable[[str], None]) -> None:
         """Add a folder; it appears only when it is whole."""

@@ -10,6 +10,7 @@ cache.db   records, file digests
 """
 
 import fcntl
+import json
 import os
 import stat
 import time
@@ -32,6 +33,8 @@ from layers.oci import Descriptor
 from layers.view import View
 
 _FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
+LENT = "lent"
+"""In a temporary folder: what was moved out of the store for a step. Lines of JSON: where it is, where it belongs."""
 _LONG_UNWRITTEN = 3600.0
 """Seconds after which a file in tmp/ that nobody holds is left over. Earlier, its writer may be about to lock it."""
 
@@ -126,7 +129,8 @@ class Store:
         """
         with os.scandir(self._path("tmp")) as entries:
             leftovers = [entry.path for entry in entries]
-        for path in leftovers:
+        # First those that know what has to be saved from the others.
+        for path in sorted(leftovers, key=lambda path: not os.path.exists(os.path.join(path, LENT))):
             with suppress(StoreError, OSError):
                 _remove_if_abandoned(path)
 
@@ -203,6 +207,7 @@ def _remove_if_abandoned(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _bring_home(os.path.join(path, LENT))
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode) or status.st_mtime < time.time() - _LONG_UNWRITTEN:
             remove(path)
@@ -210,6 +215,16 @@ def _remove_if_abandoned(path: str) -> None:
         pass  # its builder is alive
     finally:
         os.close(fd)
+
+
+def _bring_home(note: str) -> None:
+    """Move back what a step had borrowed that was killed. Nothing is followed that the step may have put in the way."""
+    with suppress(OSError), open(note, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            place, home = json.loads(line)
+            above = os.path.dirname(place)
+            if os.path.realpath(above) == above and stat.S_ISDIR(os.lstat(place).st_mode) and not os.path.exists(home):
+                os.rename(place, home)
 
 
 def _try_lock(fd: int) -> bool:

@@ -4,10 +4,12 @@ While a command runs its tree has them for real. What a mount point had before w
 the tree when covers come and go, and no symlink is followed but within it.
 """
 
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 
+from cache.store import LENT
 from layers import inode
 from layers.entry import Entry
 from layers.paths import resolve
@@ -27,7 +29,7 @@ class Covers:
     """The covers of one command."""
 
     def __init__(self, root: str, store: str) -> None:
-        """`root` is the tree, without symlinks; `store` an empty folder on its file system."""
+        """`root` is the tree, without symlinks; `store` an empty folder in a temporary one of its store."""
         self._root = root
         self._store = store
         self._covers: list[_Cover] = []
@@ -43,6 +45,8 @@ class Covers:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         with inode.keeping_times(os.path.dirname(place)):
             before = self._aside(place)
+            if lent:
+                self._note(place, thing)
             os.rename(thing, place)
         self._covers.append(_Cover(path, before, thing if lent else ""))
         return place
@@ -75,6 +79,11 @@ class Covers:
             os.rename(now, cover.home)
         elif cover.home:
             os.mkdir(cover.home)
+
+    def _note(self, place: str, home: str) -> None:
+        """Have a sweep know where the thing belongs, should we not live to bring it home."""
+        with open(os.path.join(os.path.dirname(self._store), LENT), "a", encoding="utf-8") as note:
+            note.write(json.dumps([place, home]) + "\n")
 
     def _aside(self, place: str) -> str:
         """Move what stands at a place out of the tree, and say where it is; empty for nothing."""

@@ -91,7 +91,9 @@ def _reap(command: int) -> int | None:
 def end_children(spared: Collection[int] = ()) -> None:
     """Kill all processes below this one, but some children and what is below those; wait until they are gone.
 
-    All at once: of processes that only fork and end, one generation after the other would always be too late.
+    By process groups: of such a one none can fork while it is killed, so that what only forks and ends has no chance.
+    Processes that each make a group of their own, and faster than they are found, could only be held by a limit of the
+    container's.
     """
     while True:
         children = [pid for pid in _children(os.getpid()) if pid not in spared]
@@ -102,7 +104,11 @@ def end_children(spared: Collection[int] = ()) -> None:
             below += _children(pid)
         for pid in below:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                group = os.getpgid(pid)
+                if group == os.getpgrp():
+                    os.kill(pid, signal.SIGKILL)
+                else:  # of the step: no process can join a group of another session
+                    os.killpg(group, signal.SIGKILL)
         for pid in children:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
