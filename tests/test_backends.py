@@ -110,13 +110,14 @@ def test_a_user_cannot_force_a_changed_root(project: Project) -> None:
     [
         ("--network=none", (), "--network=none"),
         ("--security=insecure", ("--allow=security.insecure",), "--security=insecure"),
-        ("--mount=type=tmpfs,target=/t,size=1m", (), "the size of a tmpfs"),
+        ("--mount=type=tmpfs,target=/t,size=1m", (), "the size of a folder in memory (tmpfs, /dev/shm)"),
+        ("", ("--shm-size=1m",), "the size of a folder in memory (tmpfs, /dev/shm)"),
     ],
 )
 def test_what_a_changed_root_cannot_give_is_refused_at_its_line(
     project: Project, flag: str, options: tuple[str, ...], what: str
 ) -> None:
-    project.write({"Dockerfile": f"FROM busybox\nRUN true\nRUN {flag} true\n"})
+    project.write({"Dockerfile": f"FROM busybox\nWORKDIR /x\nRUN {flag} true\n"})
 
     result = project.build("--backend=chroot", *options)
 

@@ -139,8 +139,7 @@ def _tell(message: dict[str, object]) -> None:
 
 def _actions(request: Request) -> Iterator[Action]:
     process = request.process
-    for path in process.cgroups:  # whose limits then count for all that is done here
-        yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
+    yield from joining(process)
     # The names of ours and of those above are the host's business: in a namespace made now, it is the root.
     yield "make a cgroup namespace", partial(syscalls.unshare, syscalls.CLONE_NEWCGROUP)
     yield "start a session", os.setsid
@@ -157,6 +156,12 @@ def _actions(request: Request) -> Iterator[Action]:
     if process.terminal:
         yield "open a terminal", partial(open_terminal, request.window)
     yield from becoming(process, request.filter, recording=request.recording)
+
+
+def joining(process: Process) -> Iterator[Action]:
+    """The first actions: the limits of the process count for all that is done for it."""
+    for path in process.cgroups:
+        yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
 
 
 def becoming(

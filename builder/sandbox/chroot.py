@@ -59,7 +59,8 @@ class ChrootBackend:
             raise _impossible("--security=insecure", "commands have no more rights than this container has")
         if demands.limits_memory:
             raise _impossible(
-                "the size of a tmpfs", "it is a folder on the disk of the store, as nothing can be mounted"
+                "the size of a folder in memory (tmpfs, /dev/shm)",
+                "it is a folder on the disk of the store, as nothing can be mounted",
             )
 
     @contextmanager
@@ -167,7 +168,7 @@ class ChrootGround:
     def _furnished(self, process: Process, attached: Sequence[Attached], *, pipe: bool = True) -> Iterator[str]:
         self.is_known = False
         try:
-            with furnished(self.folder, self._view, self.scratch, process.hostname, attached, pipe=pipe) as devices:
+            with furnished(self.folder, self._view, self.scratch, process, attached, pipe=pipe) as devices:
                 yield devices
         except OSError as error:
             raise setup_refused(f"prepare a step in {self.folder}", error.errno or 0, "", single_id="") from error

@@ -15,6 +15,7 @@ from builder.sandbox.attached import Access, Attached, Blank, Document, HostFile
 from builder.sandbox.covers import Covers
 from builder.sandbox.mount_points import NEW, MountPoints
 from builder.sandbox.pipes import make_pipe, served
+from builder.sandbox.process import Process
 from layers import inode
 from layers.entry import Entry, Kind
 from layers.view import View
@@ -26,7 +27,7 @@ _EVERYBODY, _SHARED = 0o666, 0o1777
 
 @contextmanager
 def furnished(
-    root: str, view: View, scratch: str, hostname: str, attached: Sequence[Attached], *, pipe: bool
+    root: str, view: View, scratch: str, process: Process, attached: Sequence[Attached], *, pipe: bool
 ) -> Iterator[str]:
     """Have all of it in the tree at `root` for the length of a block; gives where its /dev is.
 
@@ -44,7 +45,7 @@ def furnished(
         stack.callback(_remove_stubs, root, list(points.stub.values()))
         stack.callback(room.covers.undo)
         room.covers.put(files["resolv.conf"], room.file("resolv.conf", names.resolver()))
-        room.covers.put(files["hosts"], room.file("hosts", names.hosts(hostname)))
+        room.covers.put(files["hosts"], room.file("hosts", names.hosts(process.hostname, process.hosts)))
         for name in ("proc", "sys"):
             room.covers.put(system[name], room.folder(name, 0o555))
         devices = room.covers.put(system["dev"], _devices(room.folder("dev", 0o755), pipe=pipe))

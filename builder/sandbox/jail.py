@@ -40,6 +40,7 @@ class JailRequest:
     def actions(self) -> Iterator[child.Action]:
         """See `child.Task`."""
         yield "supervise the command", _supervise
+        yield from child.joining(self.process)
         yield "start a session", os.setsid
         os.umask(0o022)
         if self.process.terminal:

@@ -110,7 +110,7 @@ class Demands:
     privileged: bool = False
     """All rights that the process has which builds, and nothing hidden."""
     limits_memory: bool = False
-    """A folder in memory that holds no more than a number of bytes."""
+    """A folder in memory, /dev/shm for one, that holds no more than a number of bytes."""
 
 
 @dataclass(frozen=True, slots=True)

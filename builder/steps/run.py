@@ -48,7 +48,8 @@ def process_of(run: Run, accounts: Accounts, variables: Sequence[tuple[str, str]
 
 def demands_of(run: Run) -> Demands:
     """What a step asks of the back-end that not every one can give."""
-    limits_memory = any(isinstance(mount, TmpfsMount) and mount.size is not None for mount in run.mounts)
+    sizes = [mount.size for mount in run.mounts if isinstance(mount, TmpfsMount)] + [run.settings.shared_memory]
+    limits_memory = any(size is not None for size in sizes)
     return Demands(_network_of(run), privileged=run.insecure, limits_memory=limits_memory)
 
 
