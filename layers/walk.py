@@ -10,10 +10,10 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from layers import inode
+from layers.data import dataclass
 from layers.diff import differ
 from layers.entry import Change, Entry, Kind, whiteout
 from layers.errors import StoreError

@@ -7,10 +7,10 @@ the tree when covers come and go, and no symlink is followed but within it.
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cache.store import LENT
 from layers import inode
+from layers.data import dataclass
 from layers.entry import Entry
 from layers.paths import resolve
 

@@ -10,12 +10,12 @@ import os
 import signal
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
 from builder.sandbox import child, syscalls
 from builder.sandbox.process import Process
+from layers.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ what a build that died leaves of it goes with the next sweep.
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from builder.snapshot import EMPTY_LAYER
 from builder.steps.stage_tree import StageTree
 from cache.files import hash_file
 from cache.store import Store
 from layers import inode
+from layers.data import dataclass, field
 from layers.digest import Digest
 from layers.entry import Change, Entry, Kind
 from layers.layer import Layer

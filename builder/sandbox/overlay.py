@@ -22,8 +22,8 @@ from builder.sandbox.refusal import setup_refused
 from builder.sandbox.seccomp.filter import filter_for
 from builder.sandbox.syscalls import MNT_DETACH, MS_NODEV, MS_NOSUID, mount, supported, umount
 from cache.store import Store
-from layers.data import replace
 from cache.trees import remove
+from layers.data import replace
 from layers.diff import overlay_changes
 from layers.entry import Change, Entry, Kind
 from layers.errors import StoreError

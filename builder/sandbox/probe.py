@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ from builder.sandbox import idmap, syscalls
 from builder.sandbox.mounts import Masks, Overlay, Proc
 from builder.sandbox.refusal import name_of, remedy_of
 from cache.trees import remove
+from layers.data import dataclass
 from layers.errors import PybuildError
 
 _NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
