@@ -246,7 +246,7 @@ def _sharing(options: BuildOptions, store: Store, supply: Supply, report: Report
     sharing = Sharing(
         options.cache_from,
         options.cache_to,
-        platform=options.targets[0],
+        platforms=options.targets,
         registries=options.registries,
         store=store,
         supply=supply,

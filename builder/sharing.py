@@ -33,7 +33,7 @@ class Sharing:
         sources: Sequence[CachePlace],
         targets: Sequence[CacheTarget],
         *,
-        platform: Platform,
+        platforms: Sequence[Platform],
         registries: RegistrySettings,
         store: Store,
         supply: Supply,
@@ -41,7 +41,7 @@ class Sharing:
     ) -> None:
         self._sources = sources
         self._targets = targets
-        self._platform = platform
+        self._platforms = platforms
         self._registries = registries
         self._store = store
         self._supply = supply
@@ -81,7 +81,7 @@ class Sharing:
                 self._report.warn(f"the cache was not written: {error.message}")
 
     def _fill(self, target: CacheTarget, facts: Facts) -> None:
-        shelf = self._shelf(target.place)
+        shelf = self._shelf(target.place, self._platforms[0])
         with self._report.running(f"exporting cache to {shelf.title}") as job:
 
             def progress(blob: Descriptor, done: int) -> None:
@@ -108,12 +108,15 @@ class Sharing:
     def _open_sources(self) -> tuple[SharedCache, ...]:
         caches = []
         for place in self._sources:
-            shelf = self._shelf(place)
-            cache = SharedCache(shelf, self._report.warn)
-            with self._report.running(f"importing cache from {shelf.title}") as job:
-                if not cache.load():
-                    self._report.output(job, b"there is no cache yet\n")
-            caches.append(cache)
+            for platform in self._platforms:
+                shelf = self._shelf(place, platform)
+                cache = SharedCache(shelf, self._report.warn)
+                with self._report.running(f"importing cache from {shelf.title}") as job:
+                    if not cache.load():
+                        self._report.output(job, b"there is no cache yet\n")
+                caches.append(cache)
+                if not shelf.by_platform:
+                    break
         return tuple(caches)
 
     def _offer(self, layer: Layer, cache: SharedCache | None) -> bool:
@@ -153,7 +156,7 @@ class Sharing:
             self._suppliers[cache] = Supplier(f"fetching from the cache {cache.title}", fetch, cache.home, lacking)
         return self._suppliers[cache]
 
-    def _shelf(self, place: CachePlace) -> Shelf:
+    def _shelf(self, place: CachePlace, platform: Platform) -> Shelf:
         settings = place.settings
         match place.kind:
             case Kind.LOCAL:
@@ -165,13 +168,14 @@ class Sharing:
 
                 return self._closing(BucketShelf(settings))
             case _:
-                return self._registry_shelf(settings["ref"], insecure=settings.get("registry.insecure") in _TRUE)
+                insecure = settings.get("registry.insecure") in _TRUE
+                return self._registry_shelf(settings["ref"], platform, insecure=insecure)
 
     def _closing(self, shelf: Shelf) -> Shelf:
         self._stack.callback(shelf.close)
         return shelf
 
-    def _registry_shelf(self, ref: str, *, insecure: bool) -> Shelf:
+    def _registry_shelf(self, ref: str, platform: Platform, *, insecure: bool) -> Shelf:
         from builder.export.registry import neighbours  # folders need no HTTP
         from cache.shared.registry import RegistryShelf
         from layers.registry.client import Registry
@@ -188,4 +192,4 @@ class Sharing:
         def neighbour(host: str, blob: Descriptor) -> str:
             return self._supply.home_of(host, blob) or named(host, blob)
 
-        return RegistryShelf(registry, reference, self._platform, scratch, neighbour)
+        return RegistryShelf(registry, reference, platform, scratch, neighbour)

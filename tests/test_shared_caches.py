@@ -270,6 +270,18 @@ def test_an_image_carries_its_own_steps(registry: DockerRegistry, here: Machine,
     assert there.blobs == 2 + len(OWN_STEPS)
 
 
+def test_the_images_of_several_platforms_carry_their_steps(
+    registry: DockerRegistry, here: Machine, there: Machine
+) -> None:
+    name, platforms = f"{registry.host}/inline/both", "--platform=linux/amd64,linux/arm64"
+    files = {"Dockerfile": "FROM scratch\nARG TARGETARCH\nCOPY first /$TARGETARCH\n", "first": "1"}
+    here.build(here.context(**files), "--push", "-t", name, "--cache-to", "type=inline", platforms)
+
+    said = there.build(there.context(**files), "-t", "mine", "--cache-from", name, platforms)
+
+    assert said.cached == ["COPY first /$TARGETARCH"] * 2
+
+
 def test_an_image_that_carries_its_steps_is_the_same_each_time(here: Machine) -> None:
     outputs = [
         here.build(project(here), "-q", "-t", "inline", "--build-arg", "BUILDKIT_INLINE_CACHE=1").out for _ in range(2)

@@ -21,6 +21,7 @@ class FolderShelf:
     """The cache under one tag of a layout. Writers wait for each other."""
 
     home: tuple[str, str] | None = None
+    by_platform = False
 
     def __init__(self, folder: str, tag: str, digest: Digest | None = None) -> None:
         """`digest` is of the manifest to read in place of the one that has the tag."""

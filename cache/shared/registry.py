@@ -43,6 +43,7 @@ class RegistryShelf:
         """`scratch` is for documents on their way; `neighbour` knows where in the registry blobs are already."""
         self.title = reference.familiar
         self.home: tuple[str, str] | None = (reference.host, reference.repository)
+        self.by_platform = False
         self._registry = registry
         self._reference = reference
         self._platform = platform
@@ -64,6 +65,7 @@ class RegistryShelf:
         try:
             data, kind = self._registry.manifest(reference)
             if kind in INDEXES:  # an image for several platforms, each of which may carry what made it
+                self.by_platform = True
                 chosen = Index.parse(data).choose(self._platform)
                 data, kind = self._registry.manifest(replace(reference, digest=chosen.digest))
         except NotFoundError:

@@ -43,6 +43,7 @@ class BucketShelf:
     """The cache under one name in a bucket."""
 
     home: tuple[str, str] | None = None
+    by_platform = False
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         """Keys as `docker buildx build` has them; logins that are not among them are looked for as boto3 does."""

@@ -28,6 +28,8 @@ class Shelf(Protocol):
     """As a person reads it."""
     home: tuple[str, str] | None
     """Host and repository, if the blobs are in a registry."""
+    by_platform: bool
+    """Whether what was read is of one platform among others: images of several carry what made each of them."""
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """Keep all others from writing, where that is possible: whether it is."""
