@@ -88,7 +88,7 @@ def test_an_exemption_covers_what_it_names_and_nothing_else(exemption: Exemption
 def test_the_list_of_exemptions_names_what_there_is() -> None:
     exemptions = read_exemptions(users.CHECKOUT / "testdata/environments/exemptions.toml")
 
-    assert {name for each in exemptions for name in each.fields} <= {*FIELDS, "path", "configuration"}
+    assert {name for each in exemptions for name in each.fields} <= {*FIELDS, "path", "configuration", "status"}
     assert {name for each in exemptions for name in each.environments} <= {each.name for each in ENVIRONMENTS}
     assert {name for each in exemptions for name in each.cases} <= {case.name for case in CASES}
     assert all(each.reason for each in exemptions)

@@ -39,5 +39,6 @@ CASES = (
     Case("kinds", f"{_OURS}/kinds"),
     Case("devices", f"{_OURS}/devices"),
     Case("mounts", f"{_OURS}/mounts", ("--secret=id=token,env=TOKEN",), {"TOKEN": "not for layers"}),
+    Case("kernel", f"{_OURS}/kernel"),
     Case("copies", f"{_OURS}/copies", runs=False),
 )

@@ -137,6 +137,9 @@ def _cell(place: Place, case: Case, exemptions: Sequence[Exemption]) -> Cell:
         verdict = "refused" if fine else f"not refused: status {done.returncode}"
         return Cell(environment, case, verdict, fine, seconds, said="" if fine else said)
     if done.returncode:
+        failure = Difference("the build", "", "status", "0", str(done.returncode))
+        if exemption := _exemption(failure, environment, case, exemptions):
+            return Cell(environment, case, "cannot be built", True, seconds, allowed=((failure, exemption),))
         return Cell(environment, case, f"FAILED: status {done.returncode}", False, seconds, said=said)
     if environment is REFERENCE:
         return Cell(environment, case, "built", True, seconds)
@@ -151,13 +154,18 @@ def _compared(
         return Cell(environment, case, "same bytes", True, seconds)
     wrong, allowed = [], []
     for difference in differences(theirs, ours):
-        exemption = next((each for each in exemptions if each.covers(difference, environment.name, case.name)), None)
-        if exemption:
+        if exemption := _exemption(difference, environment, case, exemptions):
             allowed.append((difference, exemption))
         else:
             wrong.append(difference)
     verdict = f"{len(wrong)} DIFFERENCES" if wrong else f"same, {len(allowed)} allowed"
     return Cell(environment, case, verdict, not wrong, seconds, tuple(wrong), tuple(allowed))
+
+
+def _exemption(
+    difference: Difference, environment: Environment, case: Case, exemptions: Sequence[Exemption]
+) -> Exemption | None:
+    return next((each for each in exemptions if each.covers(difference, environment.name, case.name)), None)
 
 
 def _report(cells: Sequence[Cell], cases: Sequence[Case], chosen: Sequence[Environment]) -> None:
