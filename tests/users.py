@@ -37,11 +37,11 @@ def users() -> None:
 
 
 @contextmanager
-def place_of(user: str) -> Iterator[Path]:
+def place_of(user: str, parent: str = "/var/tmp") -> Iterator[Path]:
     """A new folder of this user's, which others may look into; pytest's own are closed to all but root."""
     users()
     account = pwd.getpwnam(user)
-    folder = tempfile.mkdtemp(prefix="pybuild-tests-", dir="/var/tmp")
+    folder = tempfile.mkdtemp(prefix="pybuild-tests-", dir=parent)
     os.chmod(folder, 0o755)
     os.chown(folder, account.pw_uid, account.pw_gid)
     try:

@@ -39,6 +39,7 @@ CASES = (
     Case("kinds", f"{_OURS}/kinds"),
     Case("devices", f"{_OURS}/devices"),
     Case("mounts", f"{_OURS}/mounts", ("--secret=id=token,env=TOKEN",), {"TOKEN": "not for layers"}),
+    Case("rights", f"{_OURS}/rights"),
     Case("kernel", f"{_OURS}/kernel"),
     Case("copies", f"{_OURS}/copies", runs=False),
 )

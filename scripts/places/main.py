@@ -63,15 +63,16 @@ def main() -> int:
     if REFERENCE not in chosen and not given.reuse and not given.overhead:
         chosen.insert(0, REFERENCE)
     if given.overhead:
-        return _overheads(chosen)
+        return _overheads(chosen, given.work)
     exemptions = read_exemptions(users.CHECKOUT / "testdata/environments/exemptions.toml")
     CACHE.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "scripts/base_image.py", BASE], cwd=users.CHECKOUT, check=True)
     cells = []
-    for place, case in ((place, case) for place in _places(chosen) for case in cases):
+    for place, case in ((place, case) for place in _places(chosen, given.work) for case in cases):
         cell = _cell(place, case, exemptions)
         name = f"{place.environment.name} {case.name}"
         print(f"{name}: {cell.verdict} ({cell.seconds:.0f} s)", file=sys.stderr, flush=True)
+        print("".join(f"    {difference}\n" for difference in cell.wrong) + cell.said[-4000:], end="", file=sys.stderr)
         cells.append(cell)
     _report(cells, cases, chosen)
     return int(not all(cell.fine for cell in cells))
@@ -83,39 +84,40 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="E", choices=[each.name for each in ENVIRONMENTS])
     parser.add_argument("--case", nargs="+", metavar="NAME", choices=[case.name for case in CASES])
     parser.add_argument("--reuse", action="store_true", help="compare with what is in .cache/environments/E1")
+    parser.add_argument("--work", default="/var/tmp", metavar="DIR", help="for stores: /var/tmp; memory is faster")
     parser.add_argument("--overhead", action="store_true", help="measure the steps' overhead, and compare nothing")
     return parser.parse_args()
 
 
-def _overheads(chosen: Sequence[Environment]) -> int:
+def _overheads(chosen: Sequence[Environment], work: str) -> int:
     """Print the table of overheads."""
     write_contexts(CACHE / "steps")
     print("| environment | a step, ms | the bare command, ms | overhead, ms |\n|---|---|---|---|")
-    for place in _places([environment for environment in chosen if environment.runs]):
+    for place in _places([environment for environment in chosen if environment.runs], work):
         meaning = f"{place.environment.name}: {place.environment.meaning}"
         print(f"| {meaning} | {measure(place, '.cache/environments/steps')} |", flush=True)
     return 0
 
 
-def _places(chosen: Sequence[Environment]) -> Iterator[Place]:
+def _places(chosen: Sequence[Environment], work: str) -> Iterator[Place]:
     """One environment after the other, each there until the next one is asked for."""
     with ExitStack() as stack:
         docker = None
         if any(environment.container is not None for environment in chosen):
-            folder = stack.enter_context(users.place_of(users.ROOT))
+            folder = stack.enter_context(users.place_of(users.ROOT, work))
             docker = stack.enter_context(daemon(folder, CACHE))
             docker.prepare()
         for environment in chosen:
             with ExitStack() as inner:
-                yield _enter(environment, docker, inner)
+                yield _enter(environment, docker, inner, work)
 
 
-def _enter(environment: Environment, docker: Daemon | None, stack: ExitStack) -> Place:
+def _enter(environment: Environment, docker: Daemon | None, stack: ExitStack, work: str) -> Place:
     """Make the place of an environment, with a folder that only it uses."""
     if environment.container is None:
-        return Host(environment, stack.enter_context(users.place_of(environment.user)))
+        return Host(environment, stack.enter_context(users.place_of(environment.user, work)))
     assert docker
-    folder = stack.enter_context(users.place_of(users.ROOT))
+    folder = stack.enter_context(users.place_of(users.ROOT, work))
     return stack.enter_context(docker.container(environment, folder))
 
 
@@ -169,17 +171,13 @@ def _exemption(
 
 
 def _report(cells: Sequence[Cell], cases: Sequence[Case], chosen: Sequence[Environment]) -> None:
-    """The table; then all that is wrong; then what is not the same, and why it may."""
+    """The table; then what is not the same, and why it may."""
     verdicts = {(cell.environment.name, cell.case.name): cell.verdict for cell in cells}
     print("\n| environment |", " | ".join(case.name for case in cases), "|")
     print("|---|" + "---|" * len(cases))
     for environment in chosen:
         row = (verdicts[environment.name, case.name] for case in cases)
         print(f"| {environment.name}: {environment.meaning} |", " | ".join(row), "|")
-    for cell in cells:
-        if cell.wrong or cell.said:
-            print(f"\n{cell.environment.name} {cell.case.name}: {cell.verdict}")
-            print("".join(f"    {difference}\n" for difference in cell.wrong) + cell.said[-4000:], end="")
     reasons: dict[str, list[str]] = {}
     for cell in cells:
         for difference, exemption in cell.allowed:
