@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -49,16 +50,15 @@ class Daemon:
                 bootstrap(f"{rootfs}.new.tar", "ca-certificates,python3")
                 os.rename(f"{rootfs}.new.tar", rootfs)
             self.docker("import", str(rootfs), IMAGE)
-        project = tomllib.loads((users.CHECKOUT / "pyproject.toml").read_text())["project"]
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
         pip += ["--only-binary=:all:", f"--python-version={PYTHON}", f"--target={self.packages}"]
         if not self.packages.exists():
-            subprocess.run([*pip, *project["dependencies"]], check=True)
+            subprocess.run([*pip, *_dependencies()], check=True)
 
     @property
     def packages(self) -> Path:
         """The packages that pybuild depends on, for the Python of the image."""
-        return self._cache / "packages"
+        return self._cache / f"packages-{zlib.crc32(repr(_dependencies()).encode()):08x}"
 
     @contextlib.contextmanager
     def container(self, environment: Environment, folder: Path) -> Iterator["Container"]:
@@ -96,6 +96,12 @@ class Container:
         options = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
         command = [*self._command, "exec", *options, self.name, "python3", "-P", "-B", *program]
         return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
+
+
+def _dependencies() -> list[str]:
+    """What pybuild says that it needs."""
+    project = tomllib.loads((users.CHECKOUT / "pyproject.toml").read_text())["project"]
+    return [str(dependency) for dependency in project["dependencies"]]
 
 
 def privileged() -> list[str]:
