@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ from machine_code import DATA, I386, PROCESSORS, Call, Processor, program
 from users import RANGES, ROOT, SINGLE
 
 from builder.errors import SandboxError
+from builder.sandbox import syscalls
 from builder.sandbox.recorder.identity import LEAVE, Identity, Ids
-from builder.sandbox.recorder.program import DEVICES, OWNERS, recording
+from builder.sandbox.recorder.program import DEVICES, OWNERS, can_listen, recording
 from builder.sandbox.seccomp import abi
 from builder.sandbox.seccomp.profile import ALLOW, NOTIFY
 
@@ -111,6 +113,25 @@ def test_each_processor_has_its_programs(machine: str) -> None:
         assert found is not None
         assert found.owners == owners
         assert len(found.program) % 8 == 0
+
+
+def test_a_place_that_asks_somebody_already_is_found_out() -> None:
+    """As in containers whose runtime answers system calls: the kernel takes one such program only."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            before = can_listen()
+            syscalls.listen(struct.pack("=HBBI", 0x06, 0, 0, ALLOW))
+            os.write(writer, repr((before, can_listen())).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+
+    assert answer == b"(True, False)"
 
 
 # --- beginning and end

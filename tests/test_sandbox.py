@@ -61,8 +61,8 @@ def test_the_command_runs_as_the_user_with_its_groups(inside: Inside, user: str)
 
 
 def test_without_a_recorder_a_single_id_is_all_there_is(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on kernels whose filters can ask nobody."""
-    monkeypatch.setattr(program, "can_notify", lambda: False)
+    """As on kernels whose filters can ask nobody, and in containers whose filter does."""
+    monkeypatch.setattr(program, "can_listen", lambda: False)
 
     def body(box: Box) -> tuple[str, str, str]:
         with pytest.raises(SandboxError) as caught:

@@ -204,7 +204,10 @@ def set_filter(program: bytes) -> None:
 
 
 def listen(program: bytes) -> int:
-    """Install a program that asks, and give the descriptor on which it does; see seccomp_unotify(2)."""
+    """Install a program that asks, and give the descriptor on which it does; see seccomp_unotify(2).
+
+    EINVAL on kernels before 5.0, and EBUSY where a program that asks is installed already, as some containers have it.
+    """
     try:
         # A call that has been told of is not begun anew because of a signal (Linux 5.19): it may have been done.
         return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)

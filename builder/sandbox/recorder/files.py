@@ -51,6 +51,8 @@ class Ownership:
         return self._give(call.tasks.identity(call.pid), call.name(call.number(0), b""), wanted, follow=True)
 
     def _give(self, identity: Identity, name: bytes, wanted: tuple[int, int], *, follow: bool) -> int | None:
+        if wanted == (LEAVE, LEAVE):
+            return None
         before = _owner(name, follow=follow)
         after = (before[0] if wanted[0] == LEAVE else wanted[0], before[1] if wanted[1] == LEAVE else wanted[1])
         if not identity.privileged and not _may_give(identity, before, after):
