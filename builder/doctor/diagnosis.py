@@ -96,9 +96,12 @@ def _advice(machine: Machine, trials: Trials) -> Iterator[str]:
     if not trials.namespaces:
         yield from _toward_namespaces(machine, trials)
     elif trials.way is Way.SINGLE:
+        pretended = bool(trials.outside["notify"])
+        gain = (
+            "other users that are real, and faster" if pretended else "chown, USER and programs that change their user"
+        )
         yield (
-            "for chown, USER and programs that change their user: usermod --add-subuids 100000-165535"
-            " --add-subgids 100000-165535 NAME, and the package uidmap"
+            f"for {gain}: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME, and the package uidmap"
         )
     if trials.namespaces and not trials.inside["overlay"]:
         yield (
