@@ -1,17 +1,16 @@
 """A system call of a step, with what its arguments mean."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from builder.sandbox.recorder.listener import Listener, Notification
 from builder.sandbox.recorder.tasks import Tasks
-from layers.data import dataclass
 
 _SIGN, _WORD = 1 << 31, 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call that waits, and those who can answer it."""
+class Call(NamedTuple):
+    """One call that waits, and those who can answer it. A tuple, since a step makes tens of thousands."""
 
     notification: Notification
     narrow: bool
