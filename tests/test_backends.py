@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import confined
 import pytest
@@ -13,6 +14,7 @@ from images import Project
 
 from builder.cli.run_options import backend_of
 from builder.errors import UsageError
+from builder.sandbox.probe import probe_chroot
 
 kernel = pytest.mark.kernel
 
@@ -141,6 +143,16 @@ def test_probes_tell_what_works(project: Project) -> None:
     refused = f"overlay False [('user namespace (all ids of the container)', {errno.EPERM})]"
     works = "chroot True [('chroot', 0), ('files of other owners', 0)]"
     assert found.out.splitlines() == [refused, works], found.err
+
+
+@kernel
+def test_a_changed_root_is_tried_in_the_store_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pipelines stand in checkouts that are mounted read-only: the probe wrote there, and gave the place up."""
+    monkeypatch.chdir("/proc")
+
+    assert probe_chroot(str(tmp_path)).refusal is None
 
 
 @kernel

@@ -88,7 +88,7 @@ def probe_chroot(folder: str) -> Probe:
 
     def tries() -> Iterator[_Try]:
         yield "chroot", partial(os.chroot, folder)
-        yield "files of other owners", partial(_try_owner, ".")
+        yield "files of other owners", partial(_try_owner, "/")
 
     return Probe("chroot", _tried(tries))
 
