@@ -40,9 +40,15 @@ def test_where_everything_works_there_is_nothing_to_advise() -> None:
 def test_without_namespaces_a_container_is_told_how_it_could_be_run() -> None:
     diagnosis = judged(replace(EVERYTHING, namespaces=EPERM, inside={}), replace(MACHINE, container="docker"))
 
-    assert not diagnosis.works
+    assert (diagnosis.works, diagnosis.backend) == (True, "chroot")
     assert finding(diagnosis, "namespaces") == (False, "EPERM, operation not permitted")
     assert any("seccomp=unconfined" in each for each in diagnosis.advice)
+
+
+def test_without_namespaces_and_the_rights_of_root_nothing_works() -> None:
+    refused = replace(EVERYTHING, namespaces=EPERM, inside={}, outside=OUTSIDE | {"chroot": EPERM})
+
+    assert not judged(refused).works
 
 
 def test_a_single_id_is_told_how_to_get_more() -> None:
@@ -58,7 +64,8 @@ def test_a_store_that_cannot_carry_an_overlay_is_told_to_move() -> None:
 
     diagnosis = judged(replace(EVERYTHING, inside=INSIDE | {"overlay": EINVAL}), machine)
 
-    assert not diagnosis.works
+    assert (diagnosis.works, diagnosis.backend) == (True, "overlay")
+    assert "in memory" in diagnosis.reason
     assert finding(diagnosis, "overlay") == (False, "on nfs4; EINVAL, invalid argument")
     assert any("this is nfs4" in each and "--root" in each for each in diagnosis.advice)
 

@@ -1,5 +1,6 @@
 """From facts and answers to a judgement: whether RUN works here, how, what is lacking, and what would help. Pure."""
 
+import errno
 from collections.abc import Iterator
 
 from builder.doctor.machine import Machine
@@ -47,11 +48,15 @@ def diagnose(machine: Machine, store: str, trials: Trials) -> Diagnosis:
 
 def _backend(trials: Trials) -> tuple[str, str]:
     if not trials.namespaces:
+        if trials.outside["chroot"] and trials.outside["owners"]:
+            return "chroot", "commands can be given another root, but are not isolated and have no /proc"
         return "", "neither namespaces nor another way to run commands in an image's files"
-    if not trials.inside["overlay"]:
-        return "", "namespaces, but no overlay can be mounted where the store is"
     if not trials.inside["processes"]:
         return "", "namespaces, but none for processes"
+    if trials.inside["overlay"].number == errno.EINVAL:
+        return "overlay", "namespaces work, but not overlays where the store is: what commands change is kept in memory"
+    if not trials.inside["overlay"]:
+        return "", "namespaces, but no overlay can be mounted where the store is"
     return "overlay", f"namespaces and overlays work, with ids as {trials.way}"
 
 
