@@ -224,6 +224,27 @@ def test_steps_beside_each_other_have_a_recorder_each(inside: Inside) -> None:
     assert inside(SINGLE, body) == [f"{number}\n{number}" for number in range(1, 4)]
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize("start", ["/proc/self/..", "/proc/self/fd/9", "/dev/fd/../..", "/proc/thread-self/../.."])
+def test_names_lead_nowhere_out_of_the_step(inside: Inside, start: str) -> None:
+    """The recorder's own /proc has processes whose root is the host's."""
+
+    def body(box: Box) -> list[str]:
+        server = box.backend._server
+        assert server is not None
+        os.mkdir(f"{box.folder}/host")
+        out = f"{start}/{server._pid}/root{box.folder}/host"
+        script = (
+            f"exec 9< /proc; mkdir {out}/made; echo > {out}/file; ln -s x {out}/link; cd {start}/{server._pid}/root"
+        )
+        for uid in (0, 33):
+            box.run("sh", "-c", script, uid=uid)
+            status_of(box, (NUMBERS["chown"], DATA, 5, 5), data=f"{out}\0".encode()[-127:])
+        return [*os.listdir(f"{box.folder}/host"), *os.listxattr(f"{box.folder}/host")]
+
+    assert inside(SINGLE, body) == []
+
+
 # --- calls that no program of the image makes
 
 

@@ -85,8 +85,8 @@ def _is_wide(abi: Abi) -> bool:
 def _take_place(opening: Opening, root: int) -> None:
     """Stand where `tasks` says, with no more rights than the step has.
 
-    A step of a container may see all processes of that in its /proc, ours among them. What a name of the step leads to
-    through there is then what the step itself could reach.
+    A name of the step may lead through /proc to other processes, in a container to ours too. What it leads to there is
+    then what the step itself could reach; the right to trace is taken for moments only.
     """
     processes = syscalls.open_tree("/proc", recursive=True)  # hangs nowhere, so that no ".." leads out of it
     sys.path.clear()  # nothing of the step's files is a module of ours
@@ -94,13 +94,7 @@ def _take_place(opening: Opening, root: int) -> None:
     os.chroot(".")
     os.fchdir(processes)
     permitted = syscalls.capabilities()[1] & (opening.capabilities | _CAP_SYS_PTRACE)
-    is_shared = _exists("/proc/self")
-    syscalls.set_capabilities(permitted & opening.capabilities if is_shared else permitted, permitted)
-
-
-def _exists(path: str) -> bool:
-    """Whether the step's /proc has us in it."""
-    return os.path.exists(path)
+    syscalls.set_capabilities(permitted & opening.capabilities, permitted)
 
 
 class _Recorder:

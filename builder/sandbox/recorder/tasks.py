@@ -29,7 +29,7 @@ _LABEL = 0x7079_6275 << 32
 _CAP_MKNOD = 27
 _CAP_SYS_PTRACE = 1 << 19
 
-_OWN_FOLDER = {b"/proc/self/": b"%d/", b"/proc/thread-self/": b"%d/", b"/dev/fd/": b"%d/fd/"}
+_OWN_FOLDERS = {b"/proc/self/": b"", b"/proc/thread-self/": b"", b"/dev/fd/": b"fd/"}
 _OWN_FILE = {b"/dev/stdin": b"%d/fd/0", b"/dev/stdout": b"%d/fd/1", b"/dev/stderr": b"%d/fd/2"}
 """What each process has of its own; in the step's /proc we have nothing."""
 
@@ -60,6 +60,9 @@ class Tasks:
         self._identities = [first]
         self._labels = {first: 0}
         self._memories: dict[int, int] = {}
+        self._guarded: set[int] = set()
+        """Those of which we have the memory, but only by the right to trace others."""
+        self._base = -1
         self._root: tuple[int, int] | None = None
 
     def identity(self, pid: int) -> Identity:
@@ -94,13 +97,37 @@ class Tasks:
     # Names
 
     def name(self, pid: int, folder: int, path: bytes) -> bytes:
-        """A path of a process as ours; `folder` is a descriptor of its, or AT_FDCWD. An empty path is the folder."""
+        """A path of a process as ours, for this call only; `folder` is a descriptor of its, or AT_FDCWD.
+
+        An empty path is the folder.
+        """
         if self._root is not None:
             self._share_root(pid)
         if path[:1] == b"/":
-            return _own(pid, path)
-        start = b"%d/cwd" % pid if folder == AT_FDCWD else b"%d/fd/%d" % (pid, folder)
+            start, path = _own(pid, path)
+            if not start:
+                return path
+        else:
+            start = b"%d/cwd" % pid if folder == AT_FDCWD else b"%d/fd/%d" % (pid, folder)
+        start = self._reach(pid, start)
         return b"%b/%b" % (start, path) if path else start
+
+    def _reach(self, pid: int, link: bytes) -> bytes:
+        """A link of /proc/PID, or a descriptor of where it leads.
+
+        The kernel lets us follow it if we could trace the process: it must have no more rights than we, and not be
+        closed to others, as sudo is. The right to trace anybody opens all, but it would open what a name leads to
+        after the link as well.
+        """
+        self._memory(pid)
+        if pid not in self._guarded:
+            return link
+        if self._base >= 0:
+            os.close(self._base)
+            self._base = -1
+        with _tracing():
+            self._base = os.open(link, os.O_PATH | os.O_CLOEXEC)
+        return b"self/fd/%d" % self._base
 
     def expect_roots(self) -> None:
         """From now on processes may have different roots."""
@@ -108,7 +135,7 @@ class Tasks:
             self._root = _identify(b"/")
 
     def _share_root(self, pid: int) -> None:
-        root = b"%d/root" % pid
+        root = self._reach(pid, b"%d/root" % pid)
         found = _identify(root)
         if found != self._root:
             os.chroot(root)  # which leaves the working directory where it is
@@ -147,6 +174,7 @@ class Tasks:
         for descriptor in self._memories.values():
             os.close(descriptor)
         self._memories.clear()
+        self._guarded.clear()
 
     def _peek(self, pid: int, address: int, size: int) -> bytes:
         """Some bytes, at least one."""
@@ -166,19 +194,40 @@ class Tasks:
         if descriptor is None:
             if len(self._memories) == _MEMORIES:
                 self.forget_memories()
-            descriptor = self._memories[pid] = _open_memory(b"%d/mem" % pid)
+            self._guarded.discard(pid)
+            try:
+                descriptor = os.open(b"%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
+            except PermissionError:  # also where Yama lets only parents do this
+                with _tracing():
+                    descriptor = os.open(b"%d/mem" % pid, os.O_RDWR | os.O_CLOEXEC)
+                self._guarded.add(pid)
+            self._memories[pid] = descriptor
         return descriptor
 
 
-def _own(pid: int, path: bytes) -> bytes:
-    """An absolute path, as one of ours if it leads to what the process has of its own."""
-    if path[:5] in {b"/proc", b"/dev/"}:
+def _own(pid: int, path: bytes) -> tuple[bytes, bytes]:
+    """Where a process has something of its own, and the path from there; or nothing, and the absolute path.
+
+    A path that goes up again could lead to the processes of others, in our /proc instead of its.
+    """
+    if path[:5] in {b"/proc", b"/dev/"} and b".." not in path:
         if path in _OWN_FILE:
-            return _OWN_FILE[path] % pid
-        for start, own in _OWN_FOLDER.items():
+            return _OWN_FILE[path] % pid, b""
+        for start, below in _OWN_FOLDERS.items():
             if path.startswith(start):
-                return own % pid + path[len(start) :]
-    return path
+                return _own_link(pid, below + path[len(start) :])
+    return b"", path
+
+
+def _own_link(pid: int, path: bytes) -> tuple[bytes, bytes]:
+    """The same, for a path below /proc/PID: only what is there for following is followed."""
+    name, _, rest = path.partition(b"/")
+    if name in {b"cwd", b"root"}:
+        return b"%d/%b" % (pid, name), rest
+    number, _, rest = rest.partition(b"/")
+    if name == b"fd" and number.isdigit():
+        return b"%d/fd/%b" % (pid, number), rest
+    return b"", b"/proc/self/" + path
 
 
 def _identify(path: bytes) -> tuple[int, int]:
@@ -186,17 +235,15 @@ def _identify(path: bytes) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open_memory(path: bytes) -> int:
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """With the right to trace others."""
+    effective, permitted = syscalls.capabilities()
+    syscalls.set_capabilities(effective | (permitted & _CAP_SYS_PTRACE), permitted)
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except PermissionError:
-        # Yama lets only parents do this, and those who may trace whom they like.
-        effective, permitted = syscalls.capabilities()
-        syscalls.set_capabilities(effective | (permitted & _CAP_SYS_PTRACE), permitted)
-        try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        finally:
-            syscalls.set_capabilities(effective, permitted)
+        yield
+    finally:
+        syscalls.set_capabilities(effective, permitted)
 
 
 def unpack_ids(data: bytes, *, narrow: bool) -> tuple[int, ...]:
