@@ -144,7 +144,7 @@ def _make(
     What is known of the context by then goes with this: it may be much.
     """
     named = NamedContexts(options.contexts)
-    remotes = Remotes(store, options.registries, options.environment, report)
+    remotes = Remotes(store, options.registries, options.environment, report, options.credentials.secrets)
     stack.callback(remotes.close)
     contexts = Contexts(options, named, store, remotes)
     options, epoch = with_epoch(options, contexts.open)

@@ -364,7 +364,7 @@ def test_copy_takes_no_urls(bench: Bench) -> None:
         bench.build_text("FROM scratch\nCOPY http://host/page /\n")
 
 
-@pytest.mark.parametrize(("status", "hint"), [(404, "check the URL"), (403, "no credentials are sent"), (418, "")])
+@pytest.mark.parametrize(("status", "hint"), [(404, "check the URL"), (403, "HTTP_AUTH_TOKEN_127.0.0.1"), (418, "")])
 def test_a_refusal_is_told_with_the_line(bench: Bench, web: FakeRegistry, status: int, hint: str) -> None:
     web.replies["/page"] = Reply(status)
 

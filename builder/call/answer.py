@@ -128,7 +128,7 @@ def _surroundings(
     named = NamedContexts(options.contexts)
     images = Images(store, named, options.registries, report, Supply(store, report), pull=options.pull)
     stack.callback(images.close)
-    remotes = Remotes(store, options.registries, options.environment, report)
+    remotes = Remotes(store, options.registries, options.environment, report, options.credentials.secrets)
     stack.callback(remotes.close)
     surroundings = Surroundings(
         find_image=images.find,

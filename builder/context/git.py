@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from builder.context.repository import Repository, without_password
 from builder.errors import ContextError
@@ -40,8 +41,8 @@ _PROXIES = ("all_proxy", "http_proxy", "https_proxy", "no_proxy")
 _MOST_REASON = 400
 _SECONDS_BETWEEN_CHECKS = 0.5
 _HINTS = (
-    ("could not read Username", "it is private, or not there; no password is asked for or sent"),
-    ("Authentication failed", "it is private, or not there; no password is asked for or sent"),
+    ("could not read Username", "it is private, or not there; a login is given by --secret id=GIT_AUTH_TOKEN"),
+    ("Authentication failed", "is the login right? it is given by --secret id=GIT_AUTH_TOKEN"),
     ("Host key verification failed", "connect to the host once with ssh, so that its key is known"),
     ("Permission denied (publickey", "the ssh agent ($SSH_AUTH_SOCK) has no key that the host knows"),
     ("not allowed", f"pybuild fetches by {', '.join(PROTOCOLS)} only"),
@@ -68,12 +69,15 @@ class Git:
         ca_file: str = "",
         protocols: tuple[str, ...] = PROTOCOLS,
         check_cancelled: Callable[[], object] = lambda: None,
+        login: Callable[[str], str] = lambda _: "",
     ) -> None:
         """Of the environment only what leads to the network is handed on; of its HOME only ssh's known hosts.
 
-        `check_cancelled` is called now and then, and ends what git does by raising an error.
+        `login` gives the Authorization header for the server of a URL, or nothing. `check_cancelled` is called now and
+        then, and ends what git does by raising an error.
         """
         self._check_cancelled = check_cancelled
+        self._login = login
         known_hosts = shlex.quote(os.path.join(environment.get("HOME") or "/", ".ssh", "known_hosts"))
         proxies = (*_PROXIES, *(name.upper() for name in _PROXIES))
         self._environment = {name: environment[name] for name in (*_HANDED_ON, *proxies) if name in environment} | {
@@ -96,7 +100,9 @@ class Git:
             return self._checked(repository, Commit(repository.ref))
         wanted = repository.ref or "HEAD"
         with _explained(repository):
-            listing = self._run("ls-remote", "--symref", "--", repository.url, wanted, wanted + "^{}")
+            listing = self._run(
+                "ls-remote", "--symref", "--", repository.url, wanted, wanted + "^{}", url=repository.url
+            )
         found = _choose(wanted, listing)
         if found is None:
             raise ContextError(
@@ -114,7 +120,7 @@ class Git:
             self._fetch(repository, commit, folder)
             self._within(folder, "checkout", "--quiet", "--force", "--detach", commit.hash, "--")
             if repository.submodules and os.path.isfile(os.path.join(folder, ".gitmodules")):
-                self._update_submodules(folder)
+                self._update_submodules(folder, repository.url)
             time = int(self._within(folder, "show", "--no-patch", "--format=%ct", commit.hash, "--").strip())
             self._within(folder, "remote", "set-url", "origin", without_password(repository.url))
         _settle(folder, max(0, time), keep_git_dir=keep_git_dir)
@@ -133,36 +139,52 @@ class Git:
         form = "sha256" if len(commit.hash) == 64 else "sha1"
         self._run("init", "--quiet", "--template=", f"--object-format={form}", "--", folder)
         self._within(folder, "remote", "add", "--", "origin", repository.url)
+        url = repository.url
         one = f"+{commit.ref}:{_local(commit.ref)}" if commit.ref else commit.hash
         everything = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
         try:
-            self._within(folder, "fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", one)
+            self._within(folder, "fetch", "--quiet", "--no-tags", "--depth=1", "--", "origin", one, url=url)
             self._within(folder, "cat-file", "-e", commit.hash + "^{commit}")
         except _GitError:
             # Some servers know no shallow clones, or no commits by their hash; or the branch has moved on meanwhile.
             shallow = ["--unshallow"] if os.path.exists(os.path.join(folder, ".git", "shallow")) else []
-            self._within(folder, "fetch", "--quiet", "--no-tags", *shallow, "--", "origin", *everything)
+            self._within(folder, "fetch", "--quiet", "--no-tags", *shallow, "--", "origin", *everything, url=url)
             self._within(folder, "cat-file", "-e", commit.hash + "^{commit}")
 
-    def _update_submodules(self, folder: str) -> None:
+    def _update_submodules(self, folder: str, url: str) -> None:
         update = ("submodule", "--quiet", "update", "--init", "--recursive")
         try:
-            self._within(folder, *update, "--depth=1")
+            self._within(folder, *update, "--depth=1", url=url)
         except _GitError:
-            self._within(folder, *update)
+            self._within(folder, *update, url=url)
 
-    def _within(self, folder: str, *arguments: str) -> str:
-        return self._run("-C", folder, *arguments)
+    def _within(self, folder: str, *arguments: str, url: str = "") -> str:
+        return self._run("-C", folder, *arguments, url=url)
 
-    def _run(self, *arguments: str) -> str:
-        """What git prints; _GitError if it fails."""
+    def _with_login(self, url: str) -> dict[str, str]:
+        """The environment of a git that may log in to the server of a URL, and to no other.
+
+        Not on its command line, which everybody on this machine can read.
+        """
+        header = self._login(url) if url else ""
+        if not header:
+            return self._environment
+        parts = urlsplit(url)
+        return self._environment | {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": f"http.{parts.scheme}://{parts.netloc}/.extraHeader",
+            "GIT_CONFIG_VALUE_0": f"Authorization: {header}",
+        }
+
+    def _run(self, *arguments: str, url: str = "") -> str:
+        """What git prints; _GitError if it fails. `url` is where it may have to log in."""
         import subprocess  # few builds have anything to do with git
 
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         try:
             process = subprocess.Popen(
                 ["git", *settings, *arguments],
-                env=self._environment,
+                env=self._with_login(url),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

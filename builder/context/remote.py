@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from builder.context.once import Once
+from builder.credentials import Secret
 from builder.errors import ContextError
+from builder.logins import of_repository, of_url
 from builder.report import Report
 from cache.store import Store
 from layers.registry.downloaded import Downloaded
@@ -23,9 +25,15 @@ class Remotes:
     """URLs and repositories of one build; any thread may ask. ContextError for what does not come."""
 
     def __init__(
-        self, store: Store, settings: RegistrySettings, environment: Mapping[str, str], report: Report
+        self,
+        store: Store,
+        settings: RegistrySettings,
+        environment: Mapping[str, str],
+        report: Report,
+        secrets: Mapping[str, Secret],
     ) -> None:
-        """`environment` is what git may see a part of."""
+        """`environment` is what git may see a part of; some of the `secrets` are logins (`builder.logins`)."""
+        self._secrets = secrets
         self.check_cancelled: Callable[[], object] = lambda: None
         """Called now and then while something is fetched; it ends that by raising an error."""
         self._store = store
@@ -88,6 +96,7 @@ class Remotes:
                     self._store.layout,
                     known=known.validator if known else None,
                     progress=progress,
+                    authorization=of_url(url, self._secrets),
                 )
             except RegistryError as error:
                 general = isinstance(error, BusyError | UnreachableError)
@@ -128,7 +137,12 @@ class Remotes:
         from builder.context.git import Git
 
         def make() -> Git:
-            return Git(self._environment, ca_file=self._settings.ca_file or "", check_cancelled=self._check)
+            return Git(
+                self._environment,
+                ca_file=self._settings.ca_file or "",
+                check_cancelled=self._check,
+                login=lambda url: of_repository(url, self._secrets),
+            )
 
         return self._gits.get((), make)
 

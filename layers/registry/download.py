@@ -29,18 +29,20 @@ def download(
     known: Validator | None = None,
     progress: Progress = lambda _done, _total: None,
     pause: Callable[[float], object] = time.sleep,
+    authorization: str = "",
 ) -> Downloaded | None:
     """Fetch a URL into a blob; None means that it still is what came with `known`.
 
-    No credentials are sent but those that stand in the URL. RegistryError if the server gives something else than the
-    whole content, after as many tries as promise success; nothing is kept then.
+    `authorization` is the header's value; no other credentials are sent but those that stand in the URL. RegistryError
+    if the server gives something else than the whole content, after as many tries as promise success; nothing is kept
+    then.
     """
 
     def conditions(step: str) -> Mapping[str, str]:
         return _conditions(known) if known and known.place == place_of(step) else {}
 
     def attempt() -> Downloaded | None:
-        with connection.get(url, extra=conditions) as answer:
+        with connection.get(url, authorization=authorization, extra=conditions) as answer:
             if answer.status == 304 and conditions(answer.url):
                 return None
             if answer.status != 200:
@@ -63,7 +65,7 @@ def _conditions(known: Validator) -> Mapping[str, str]:
 def _refusal(answer: Answer, url: str) -> RegistryError:
     message = f"{place_of(url)}: {answer.host} answers {answer.fault()}"
     if answer.status in {401, 403}:
-        return NotFoundError(message, hint="it may need a login, and no credentials are sent")
+        return NotFoundError(message, hint=f"it may need a login: --secret id=HTTP_AUTH_TOKEN_{answer.host}")
     if answer.status in {404, 410}:
         return NotFoundError(message, hint="check the URL")
     return RegistryError(message)
