@@ -39,7 +39,5 @@ class CacheTarget:
     may_fail: bool = False
     """Whether the build goes on if the cache cannot be written."""
     compression: Compression | None = None
-    """Of the new layers; None: as they are stored."""
+    """Of all layers that go there; None: as they are stored."""
     level: int | None = None
-    force: bool = False
-    """Compress layers too that are compressed otherwise."""

@@ -123,10 +123,11 @@ class _Parsing:
         compression, level = compression_of(
             self._fields.pop("compression", ""), self._fields.pop("compression-level", ""), self._option
         )
-        force = self._boolean("force-compression", default=False)
+        if not self._boolean("force-compression", default=True):
+            raise self._wrong("force-compression=false is not supported: the compression is that of all layers")
         place = self._place(written=True)
         self._refuse_others()
-        return CacheTarget(place, _MODES[mode], may_fail, compression, level, force)
+        return CacheTarget(place, _MODES[mode], may_fail, compression, level)
 
     def _read(self, text: str) -> dict[str, str]:
         import csv  # few builds share a cache

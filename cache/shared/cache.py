@@ -80,7 +80,7 @@ class SharedCache:
         with self._shelf.exclusive() as alone:
             new = _without(facts, self._known())
             if new != Facts():
-                self._send([record.layer for record in new.records.values()], obtain, store, progress)
+                self._shelf.put(_blobs(new.records.values()), store.layout, obtain, progress)
                 if not alone:
                     for name, fact in _single(new):
                         self._shelf.write(name, fact.serialise(), _blobs(fact.records.values()))
@@ -114,11 +114,6 @@ class SharedCache:
         with suppress(FactsError):
             return Facts.parse(data) if data is not None else Facts()
         return Facts()
-
-    def _send(self, layers: Sequence[Layer], obtain: Obtain, store: Store, progress: Progress) -> None:
-        absent = {blob.digest for blob in self._shelf.lacking([layer.descriptor for layer in layers])}
-        wanted = {layer.descriptor.digest: layer for layer in layers if layer.descriptor.digest in absent}
-        self._shelf.put([layer.descriptor for layer in wanted.values()], store.layout, obtain, progress)
 
     def _write_table(self, table: Facts) -> None:
         try:

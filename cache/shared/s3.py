@@ -129,7 +129,7 @@ class BucketShelf:
             transfer = TransferConfig(max_concurrency=2)
             self._ask(lambda: self._client.upload_file(path, self._bucket, self._blob(blob), None, sent, transfer))
 
-        each(send, blobs, parallel=self._parallel, pause=time.sleep, name="push")
+        each(send, self.lacking(blobs), parallel=self._parallel, pause=time.sleep, name="push")
 
     def close(self) -> None:
         self._client.close()

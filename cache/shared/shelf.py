@@ -47,7 +47,7 @@ class Shelf(Protocol):
         """Bring blobs into a layout, each verified."""
 
     def put(self, blobs: Sequence[Descriptor], layout: Layout, obtain: Obtain, progress: Progress) -> None:
-        """Bring blobs of a layout there; `obtain` gets one into the layout that has to be sent and is not in it."""
+        """Bring blobs of a layout there, as far as they are not; `obtain` gets one into it that has to be sent."""
 
     def close(self) -> None:
         """Let go of connections."""
