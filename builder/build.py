@@ -244,7 +244,7 @@ def _sharing(options: BuildOptions, store: Store, supply: Supply, report: Report
     from builder.sharing import Sharing  # most builds share nothing
 
     sharing = Sharing(
-        options.cache_from,
+        options.cache_from if options.use_cache else (),
         options.cache_to,
         platforms=options.targets,
         registries=options.registries,

@@ -92,7 +92,7 @@ def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None
     """
     if not work.answers.is_remote:
         refuse_strangers(_runs(plans))
-    if not _has_run(plans) and not work.answers.is_remote:
+    if not _has_run(plans) and not (work.answers.is_remote and _may_run(work.graph)):
         return None, None, None
     bounds = Bounds(work.limits, work.step_timeout)
     runs = list(_runs(plans))
@@ -122,6 +122,10 @@ def _runs(plans: Plans) -> Iterator[Step]:
     """The steps left in which a command runs."""
     left = (step for stage_plan in plans.values() for step in stage_plan.left())
     return (step for step in left if isinstance(step.action, Run))
+
+
+def _may_run(graph: Graph) -> bool:
+    return any(isinstance(step.action, Run) for stage in graph.stages for step in stage.steps)
 
 
 def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | None) -> dict[int, StagePlan]:

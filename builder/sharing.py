@@ -73,8 +73,11 @@ class Sharing:
         for target in self._targets:
             if target.place.kind is Kind.INLINE:
                 continue
+            facts = answers.facts(None if target.every_stage else self.stages)
+            if failed and not facts.records:  # the build did not come far
+                continue
             try:
-                self._fill(target, answers.facts(None if target.every_stage else self.stages))
+                self._fill(target, facts)
             except PybuildError as error:
                 if not target.may_fail and not failed:
                     raise

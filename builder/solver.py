@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from functools import partial
 
+from builder.bindings import Finished
 from builder.errors import CancelledError, ContextError, Location, located
 from builder.events import Job
 from builder.executor import Executor
 from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.images import Images
-from builder.origins import Material, Origins, Selection
+from builder.origins import Origins, Selection
 from builder.planner import Lookup, StagePlan, look_up, start_of
 from builder.report import Report
 from builder.snapshot import Snapshot
@@ -124,7 +125,7 @@ class Solver:
         self._executor.check_cancelled()
         with self._report.running(step.title) as job:
             for origins in (self._origins, self._origins.renewed()):
-                record = self._known(stage, action, snapshot, origins.known_material(action, finished))
+                record = self._known(stage, action, snapshot, finished, origins)
                 if record is not None:
                     self._report.found_cached(job)
                 else:
@@ -136,11 +137,12 @@ class Solver:
             hint="stop what writes there, or list it in .dockerignore",
         )
 
-    def _known(self, stage: int, action: Action, snapshot: Snapshot, material: Material | None) -> Record | None:
+    def _known(
+        self, stage: int, action: Action, snapshot: Snapshot, finished: Finished, origins: Origins
+    ) -> Record | None:
         """The record of a step of which it is known what it reads, without reading it: that may be far away."""
-        if material is None or not self._use_cache:
-            return None
-        return self._answers.find(look_up(action, snapshot, material).key, stage)
+        material = origins.known_material(action, finished) if self._use_cache else None
+        return None if material is None else self._answers.find(look_up(action, snapshot, material).key, stage)
 
     def _make(
         self, stage: int, step: Step, action: Action, snapshot: Snapshot, selection: Selection, job: Job

@@ -230,6 +230,22 @@ def test_a_registry_of_another_maker(machine: Machine, other: Machine, another: 
     there_and_back(machine, other, another)
 
 
+def test_a_registry_of_another_maker_keeps_a_cache(
+    machine: Machine, other: Machine, another: str, tmp_path: Path
+) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch AS one\nCOPY Dockerfile /\nFROM one\nWORKDIR /made\n")
+    cache = f"type=registry,ref={another}/team/cache:1"
+
+    machine.run("build", "--progress=plain", "--cache-to", f"{cache},mode=max", str(context))
+    machine.run("build", "--progress=plain", "--cache-to", f"{cache},mode=max", str(context))
+    other.run("build", "--progress=plain", "--cache-from", cache, str(context))
+
+    assert "0 of 2 steps were new there" in machine.shown
+    assert other.shown.count("CACHED") == 2
+
+
 def test_a_build_pushes_what_it_made(machine: Machine, other: Machine, tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()

@@ -1,11 +1,13 @@
 """Caches that machines share, in real registries, in folders and in images: who finds what, and what it costs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import users
+from images import Project
 from machines import Machine
 from registries import DockerRegistry, make_image, push
 
@@ -237,6 +239,24 @@ def test_a_cache_that_cannot_be_written_is_an_error_unless_that_is_allowed(here:
     assert "was not written" in here.build(project(here), "--cache-to", f"{cache},ignore-error=true").err
 
 
+@pytest.mark.parametrize("user", [users.ROOT, users.RANGES])
+def test_a_command_whose_layer_is_lost_is_run_again(project_of: Callable[[str], Project], user: str) -> None:
+    project = project_of(user)
+    project.write({"Dockerfile": "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n"})
+    folder = project.place / "cache"
+    project.built("--cache-to", f"type=local,dest={folder}")
+    project.root.rename(project.place / "other")
+    for file in (folder / "blobs/sha256").iterdir():
+        if file.read_bytes()[:2] == b"\x1f\x8b":
+            file.unlink()
+
+    result = project.built("--cache-from", f"type=local,src={folder}")
+
+    assert "is done again" in result.err
+    assert {result.steps["RUN echo 1 > /one"], result.steps["RUN echo 2 > /two"]} == {"DONE"}
+    assert len(project.image().layers) == 3
+
+
 # --- folders and images
 
 
@@ -297,7 +317,7 @@ def test_an_image_that_carries_its_steps_is_the_same_each_time(here: Machine) ->
 
 
 @pytest.fixture(scope="module")
-def base(registry: DockerRegistry) -> str:
+def distant(registry: DockerRegistry) -> str:
     """An image in the registry with two layers."""
     image = make_image({"etc/passwd": b"ann:x:7:8::/:/bin/sh\n"}, {"file": b"x" * 1000}, platform=str(Platform.host()))
     push(registry.host, "bases/base", "1", image)
@@ -306,9 +326,9 @@ def base(registry: DockerRegistry) -> str:
 
 @pytest.mark.parametrize("steps", ["LABEL a=b\nENV c=d", "COPY --link first /deep/er/"])
 def test_a_base_that_nobody_looks_into_is_not_downloaded(
-    registry: DockerRegistry, here: Machine, base: str, steps: str
+    registry: DockerRegistry, here: Machine, distant: str, steps: str
 ) -> None:
-    context = here.context(Dockerfile=f"FROM {base}\n{steps}\n", first="1")
+    context = here.context(Dockerfile=f"FROM {distant}\n{steps}\n", first="1")
 
     here.build(context, "--push", "-t", f"{registry.host}/lazy/app:1")
 
@@ -319,8 +339,36 @@ def test_a_base_that_nobody_looks_into_is_not_downloaded(
     assert len(manifest_of(registry, Machine(here.folder / "other"), "lazy/app:1")["layers"]) == 2 + own
 
 
-def test_a_copy_looks_into_its_base_once(registry: DockerRegistry, here: Machine, base: str) -> None:
-    text = f"FROM {base}\nCOPY --chown=ann first /file2\n"
+def test_another_registry_gets_the_layers_of_a_base_that_is_not_read(
+    registry: DockerRegistry, here: Machine, there: Machine, distant: str, tmp_path: Path
+) -> None:
+    with DockerRegistry(tmp_path / "other") as other:
+        name = f"{other.host}/moved/app:1"
+        here.build(here.context(Dockerfile=f"FROM {distant}\nLABEL a=b\n"), "--push", "-t", name)
+
+        assert there.run("pull", name).status == 0
+
+
+def test_without_a_cache_none_is_asked_and_what_was_made_is_given(registry: DockerRegistry, here: Machine) -> None:
+    cache = f"type=registry,ref={registry.host}/anew/cache"
+    here.build(project(here), "--cache-to", f"{cache},mode=max")
+
+    said = here.build(project(here), "--no-cache", "--cache-from", cache, "--cache-to", f"{cache},mode=max")
+
+    assert said.cached == []
+    assert "importing" not in said.err
+    assert "exporting" in said.err
+
+
+def test_a_dockerfile_that_is_wrong_is_all_that_is_told(here: Machine) -> None:
+    said = here.run("build", "--cache-to", "type=registry,ref=127.0.0.1:9/cache", here.context(Dockerfile="FRM x\n"))
+
+    assert said.status == 3
+    assert "cache" not in said.err
+
+
+def test_a_copy_looks_into_its_base_once(registry: DockerRegistry, here: Machine, distant: str) -> None:
+    text = f"FROM {distant}\nCOPY --chown=ann first /file2\n"
     name = f"{registry.host}/looks/app:1"
     here.build(here.context(Dockerfile=text, first="1"), "--push", "-t", name)
     looked = here.blobs
@@ -333,7 +381,7 @@ def test_a_copy_looks_into_its_base_once(registry: DockerRegistry, here: Machine
     assert here.blobs == 2 + 2 + 1
 
 
-def test_a_base_is_downloaded_when_the_image_stays_here(here: Machine, base: str) -> None:
-    here.build(here.context(Dockerfile=f"FROM {base}\nLABEL a=b\n"), "-t", "here")
+def test_a_base_is_downloaded_when_the_image_stays_here(here: Machine, distant: str) -> None:
+    here.build(here.context(Dockerfile=f"FROM {distant}\nLABEL a=b\n"), "-t", "here")
 
     assert here.blobs == 4 + 2
