@@ -187,9 +187,9 @@ def _open(call: Call, folder: int, index: int, flags: int, mode: int) -> int | N
 
 
 def _openat2(call: Call) -> int | None:
-    """See openat2(2). How a name may be resolved is looked at only for files that are there: by the kernel."""
-    flags, mode = struct.unpack("=QQ", call.tasks.read(call.pid, call.address(2), 16))
-    return _open(call, call.number(0), 1, flags & 0xFFFFFFFF, mode)
+    """See openat2(2). With limits on where a name may lead, which are the caller's safety, it is left to the kernel."""
+    flags, mode, limits = struct.unpack("=QQQ", call.tasks.read(call.pid, call.address(2), 24))
+    return None if limits else _open(call, call.number(0), 1, flags & 0xFFFFFFFF, mode)
 
 
 def _change_root(call: Call) -> None:
