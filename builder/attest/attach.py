@@ -96,7 +96,7 @@ def _origin(step: Step | None) -> str:
     """The instruction as it is written: with variables expanded, it could tell what nobody else is told."""
     if step is None:
         return ""
-    text = step.title.partition("] ")[2]
+    text = " ".join(step.title.partition("] ")[2].split())
     short = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     return f"{step.location.file}:{step.location.first} {short}"
 
