@@ -7,6 +7,7 @@ from typing import BinaryIO
 from layers.errors import PybuildError
 from layers.layout import Layout
 from layers.oci import Descriptor
+from layers.registry.answer import Answer
 from layers.registry.client import Registry
 from layers.registry.errors import WrongBytesError
 from layers.registry.incoming import PIECE, Incoming, Progress
@@ -14,6 +15,7 @@ from layers.registry.parallel import TRANSFERS, Stop, each
 from layers.registry.reference import Reference
 
 Inspect = Callable[[Descriptor, BinaryIO], object]
+Connect = Callable[[Descriptor, int], Answer]
 
 
 def fetch_layers(
@@ -33,6 +35,28 @@ def fetch_layers(
     what it leaves unread is fetched all the same, and what it raises ends the fetch. It is called once more for a blob
     that turned out to have begun wrongly. Both are called in several threads, for one blob always in one.
     """
+    receive(
+        lambda descriptor, start: registry.open_blob(reference, descriptor, start),
+        descriptors,
+        layout,
+        progress=progress,
+        inspect=inspect,
+        pause=registry.pause,
+        parallel=parallel,
+    )
+
+
+def receive(
+    connect: Connect,
+    descriptors: Iterable[Descriptor],
+    layout: Layout,
+    *,
+    progress: Progress,
+    inspect: Inspect | None,
+    pause: Callable[[float], object],
+    parallel: int = TRANSFERS,
+) -> None:
+    """The same from anywhere: `connect` asks for a blob from an offset on, as `Registry.open_blob` does."""
     missing = {descriptor.digest: descriptor for descriptor in descriptors if not layout.has(descriptor)}
 
     def fetch(descriptor: Descriptor, stop: Stop) -> None:
@@ -44,7 +68,7 @@ def fetch_layers(
             incoming = Incoming(
                 descriptor,
                 partial,
-                lambda start: registry.open_blob(reference, descriptor, start),
+                lambda start: connect(descriptor, start),
                 progress=progress,
                 pause=stop.pause,
                 check=stop.check,
@@ -61,7 +85,7 @@ def fetch_layers(
         # What was found had been damaged on disk, or was never right: once more from the beginning.
         fetch(descriptor, stop)
 
-    each(fetch, missing.values(), parallel=parallel, pause=registry.pause, name="fetch")
+    each(fetch, missing.values(), parallel=parallel, pause=pause, name="fetch")
 
 
 def _receive(incoming: Incoming, inspect: Inspect | None) -> None:
