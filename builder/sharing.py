@@ -170,6 +170,13 @@ class Sharing:
                 from cache.shared.s3 import BucketShelf  # boto3 is an extra
 
                 return self._closing(BucketShelf(settings))
+            case Kind.ACTIONS:
+                from cache.shared.actions import ActionsShelf
+                from layers.registry.connection import Connection
+
+                connection = Connection(self._registries)
+                self._stack.callback(connection.close)
+                return ActionsShelf(connection, settings)
             case _:
                 insecure = settings.get("registry.insecure") in _TRUE
                 return self._registry_shelf(settings["ref"], platform, insecure=insecure)
@@ -190,9 +197,11 @@ class Sharing:
         registry = self._stack.enter_context(Registry(registries, warn=self._report.warn))
         # Not the scratch folder itself, which the store holds locked, as a layout does that is written to.
         scratch = Layout(os.path.join(self._stack.enter_context(self._store.scratch("cache")), "documents"))
-        named = neighbours(self._store.layout, [reference])
+        named: list[Callable[[str, Descriptor], str]] = []
 
         def neighbour(host: str, blob: Descriptor) -> str:
-            return self._supply.home_of(host, blob) or named(host, blob)
+            if not named:  # only who writes looks for where its blobs are
+                named.append(neighbours(self._store.layout, [reference]))
+            return self._supply.home_of(host, blob) or named[0](host, blob)
 
         return RegistryShelf(registry, reference, platform, scratch, neighbour)

@@ -35,6 +35,8 @@ _NEEDED: Mapping[tuple[Kind, bool], tuple[str, ...]] = MappingProxyType(
         (Kind.LOCAL, True): ("dest",),
         (Kind.S3, False): ("bucket",),
         (Kind.S3, True): ("bucket",),
+        (Kind.ACTIONS, False): ("url_v2", "token"),
+        (Kind.ACTIONS, True): ("url_v2", "token"),
     }
 )
 """Keys without which a cache is nowhere, by its kind and whether it is written."""
@@ -46,8 +48,12 @@ _ALLOWED: Mapping[tuple[Kind, bool], tuple[str, ...]] = MappingProxyType(
         (Kind.LOCAL, True): ("tag",),
         (Kind.S3, False): _BUCKET,
         (Kind.S3, True): (*_BUCKET, "upload_parallelism"),
+        (Kind.ACTIONS, False): ("scope",),
+        (Kind.ACTIONS, True): ("scope",),
     }
 )
+_OF_WORKFLOWS = MappingProxyType({"url_v2": "ACTIONS_RESULTS_URL", "token": "ACTIONS_RUNTIME_TOKEN"})
+"""What an action may see of its workflow, and has to export for programs that it runs."""
 _FORMS = ("oci-mediatypes", "image-manifest")
 """Which form BuildKit gives to a cache. Ours has only one, that of an OCI image manifest."""
 
@@ -70,14 +76,16 @@ def add_cache_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def cache_sources(texts: Sequence[str]) -> tuple[CachePlace, ...]:
-    """What each --cache-from means; UsageError for what it cannot mean."""
-    return tuple(_Parsing("--cache-from", text).source() for text in texts)
+def cache_sources(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[CachePlace, ...]:
+    """What each --cache-from means; UsageError for what it cannot mean. `environment` is a workflow's of GitHub."""
+    return tuple(_Parsing("--cache-from", text, environment).source() for text in texts)
 
 
-def cache_targets(texts: Sequence[str], build_args: Mapping[str, str]) -> tuple[CacheTarget, ...]:
+def cache_targets(
+    texts: Sequence[str], build_args: Mapping[str, str], environment: Mapping[str, str]
+) -> tuple[CacheTarget, ...]:
     """What each --cache-to means; the build argument BUILDKIT_INLINE_CACHE is an old way to say type=inline."""
-    targets = [_Parsing("--cache-to", text).target() for text in texts]
+    targets = [_Parsing("--cache-to", text, environment).target() for text in texts]
     inline = CacheTarget(CachePlace(Kind.INLINE))
     if build_args.get("BUILDKIT_INLINE_CACHE", "") in {"1", "true"} and inline not in targets:
         targets.append(inline)
@@ -91,10 +99,13 @@ _SECRET = re.compile(r"\b(secret_access_key|session_token|token)=[^,]*", re.IGNO
 class _Parsing:
     """One option; each question takes its fields away, so that those left over are the unknown ones."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, environment: Mapping[str, str]) -> None:
         self._option = name + " " + _SECRET.sub(r"\1=...", text)
         self._fields = self._read(text)
         self._kind = self._take_kind()
+        if self._kind is Kind.ACTIONS:
+            for key, variable in _OF_WORKFLOWS.items():
+                self._fields.setdefault(key, environment.get(variable, ""))
 
     def source(self) -> CachePlace:
         """A cache to ask."""
@@ -159,7 +170,8 @@ class _Parsing:
         settings = {key: self._fields.pop(key) for key in (*needed, *allowed) if key in self._fields}
         for key in needed:
             if not settings.get(key):
-                raise self._wrong(f"{key}= is missing")
+                hint = f"a workflow of GitHub hands it on as {_OF_WORKFLOWS[key]}" if key in _OF_WORKFLOWS else ""
+                raise self._wrong(f"{key}= is missing", hint=hint)
         if not settings.get("upload_parallelism", "1").isdecimal() or settings.get("upload_parallelism") == "0":
             raise self._wrong("upload_parallelism is a number")
         try:
