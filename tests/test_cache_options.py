@@ -70,6 +70,7 @@ def test_a_source_that_cannot_be_is_refused(text: str, message: str) -> None:
         ("type=registry,ref=host/app,ignore-error=perhaps", "ignore-error is true or false"),
         ("type=registry,ref=host/app,image-manifest=false", "image-manifest=false is not supported"),
         ("type=registry,ref=host/app,force-compression=false", "force-compression=false is not supported"),
+        ("type=registry,ref=host/app,compression=estargz", "not supported for caches"),
         ("type=registry,ref=host/app,compression=lzma", "there is no compression lzma"),
         ("type=registry,ref=host/app,timeout=3", "have no timeout here"),
         ("type=inline,mode=max", "only its own steps"),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from builder.caches import CachePlace, CacheTarget, Kind
 from builder.cli.outputs import compression_of
 from builder.errors import UsageError
+from layers.compress import Compression
 from layers.digest import Digest, DigestError
 from layers.errors import ImageError
 from layers.registry.reference import Reference
@@ -134,6 +135,8 @@ class _Parsing:
         compression, level = compression_of(
             self._fields.pop("compression", ""), self._fields.pop("compression-level", ""), self._option
         )
+        if compression is Compression.ESTARGZ:  # makes other layers of them, and nothing that stands on one is found
+            raise self._wrong("estargz is for images, and not supported for caches")
         if not self._boolean("force-compression", default=True):
             raise self._wrong("force-compression=false is not supported: the compression is that of all layers")
         place = self._place(written=True)
