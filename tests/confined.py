@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import users
+from grants import NAMESPACES, demand
 from images import Project, Result, command, environment
 
 _IN_A_CHROOT = 'mount --rbind / "$0" && cd "$1" && exec chroot "$0" env -C "$1" setpriv $2 "${@:3}"'
@@ -29,6 +30,7 @@ def build(project: Project, rights: str, *options: str) -> Result:
 
 def run(project: Project, rights: str, argv: Sequence[str]) -> Result:
     """Run a command there."""
+    demand(NAMESPACES)
     root = Path(project.place, "root")
     root.mkdir(exist_ok=True)
     words = ["unshare", "-m", "bash", "-c", _IN_A_CHROOT, str(root), str(project.place), rights, *argv]

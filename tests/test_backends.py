@@ -10,6 +10,7 @@ from pathlib import Path
 import confined
 import pytest
 import users
+from grants import NAMESPACES, USER_NAMESPACES, demand
 from images import Project
 
 from builder.cli.run_options import backend_of
@@ -158,6 +159,7 @@ def test_a_changed_root_is_tried_in_the_store_wherever_one_stands(
 @kernel
 @pytest.mark.parametrize("user", [users.ROOT, users.RANGES, users.SINGLE])
 def test_probes_go_the_whole_way(project_of: Callable[[str], Project], user: str) -> None:
+    demand(NAMESPACES if user == users.ROOT else USER_NAMESPACES, user)
     project = project_of(user)
 
     argv = [sys.executable, "-P", "-c", PROBE, str(project.place)]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import pytest
+from grants import NAMESPACES, demand
 from images import Project
 from processes import running, soon
 from runs import build, fail, paths
@@ -28,6 +29,7 @@ RUN id > i
 
 
 def test_layers_are_those_of_an_overlay(project: Project) -> None:
+    demand(NAMESPACES)
     project.write({"a": "A", "Dockerfile": EVERYTHING})
     ids = {}
     for backend in ("overlay", "chroot"):

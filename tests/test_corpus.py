@@ -11,6 +11,7 @@ import corpus
 import images
 import pytest
 import users
+from grants import NAMESPACES, demand
 
 CASES = corpus.cases()
 NOT_WITHOUT_NAMESPACES = {
@@ -65,6 +66,8 @@ def test_a_case_gives_what_its_table_says(case: corpus.Case, place: Callable[[st
 def test_a_case_with_commands_gives_what_its_table_says(
     case: corpus.Case, backend: str, outcomes: Callable[[str, str], dict[str, corpus.Outcome]]
 ) -> None:
+    if backend == "overlay":
+        demand(NAMESPACES)
     outcome = outcomes(case.topic, backend)[case.name]
 
     is_exception = backend == "chroot" and case.name in NOT_WITHOUT_NAMESPACES

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from grants import NAMESPACES, demand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tars import file, folder, hard_link, symlink
@@ -181,6 +182,7 @@ def told(changes: Iterable[Change], since: int) -> list[tuple[Entry, bytes]]:
 @settings(max_examples=15, deadline=None)
 @given(ROUNDS)
 def test_a_walk_finds_what_an_overlay_has(tmp_path_factory: pytest.TempPathFactory, rounds: list[Operations]) -> None:
+    demand(NAMESPACES)
     place = tmp_path_factory.mktemp("both")
     since = time.time_ns() - 10**9
     with closing(Store(str(place / "store"))) as store:
