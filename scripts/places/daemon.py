@@ -82,6 +82,7 @@ class Container:
     """An environment in a container."""
 
     folder = "/home"
+    python = "/usr/bin/python3"
 
     def __init__(self, environment: Environment, name: str, command: Sequence[str]) -> None:
         self.environment = environment
@@ -94,7 +95,7 @@ class Container:
         """Run a Python program to its end, in the checkout."""
         variables = {"HOME": self.folder, "PYTHONPATH": "/pybuild:/packages", **variables}
         options = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-        command = [*self._command, "exec", *options, self.name, "python3", "-P", "-B", *program]
+        command = [*self._command, "exec", *options, self.name, self.python, "-P", "-B", *program]
         return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False)
 
 

@@ -68,6 +68,8 @@ class Place(Protocol):
     environment: Environment
     folder: str
     """For the store, as it is called there."""
+    python: str
+    """The interpreter that is used there."""
 
     def run(
         self, program: Sequence[str], variables: Mapping[str, str], out: BinaryIO | int

@@ -20,6 +20,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Host:
     """An environment of this machine; its files are in a folder of the user's."""
 
+    python = sys.executable
+
     def __init__(self, environment: Environment, folder: Path) -> None:
         self.environment = environment
         self.folder = str(folder)

@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
 def _overheads(chosen: Sequence[Environment], work: str) -> int:
     """Print the table of overheads."""
     write_contexts(CACHE / "steps")
-    print("| environment | a step, ms | the bare command, ms | overhead, ms |\n|---|---|---|---|")
+    print("| environment | a step - its bare command = overhead, ms | the same of processors, ms |\n|---|---|---|")
     for place in _places([environment for environment in chosen if environment.runs], work):
         meaning = f"{place.environment.name}: {place.environment.meaning}"
         print(f"| {meaning} | {measure(place, '.cache/environments/steps')} |", flush=True)

@@ -4,37 +4,49 @@ import os
 import shutil
 import statistics
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cases import PYBUILD
 from environments import Place
 
 STEPS = 40
-ROUNDS = 7
+ROUNDS = 5
 BUSYBOX = "/usr/bin/busybox"
 
-# Spawning is what a builder without any sandbox would do.
-_BARE = """\
-import os, sys, time
+# Runs in the place: prints the seconds that a command takes there, and those of processors, for it and its children.
+_TIMED = """\
+import os, resource, sys, time
 started = time.perf_counter()
-for _ in range(int(sys.argv[2])):
-    os.waitpid(os.posix_spawn(sys.argv[1], ["sh", "-c", "true"], {}), 0)
-print((time.perf_counter() - started) / int(sys.argv[2]))
+for _ in range(int(sys.argv[1])):
+    if status := os.waitpid(os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ), 0)[1]:
+        sys.exit(f"it ended with {status}")
+wall = time.perf_counter() - started
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(wall, used.ru_utime + used.ru_stime)
 """
+
+
+class Times(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    processors: float
+    """Of all processes together: what the load of a machine changes least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Milliseconds, medians of several rounds."""
+    """Medians of several rounds, for one step."""
 
-    step: float
-    bare: float
-    """The command of the step, started by itself."""
+    step: Times
+    bare: Times
+    """Its command, started by itself."""
 
     def __str__(self) -> str:
-        return f"{self.step:.1f} | {self.bare:.1f} | {self.step - self.bare:.1f}"
+        pairs = zip(self.step, self.bare, strict=True)
+        return " | ".join(f"{1000 * step:.1f} - {1000 * bare:.1f} = {1000 * (step - bare):.1f}" for step, bare in pairs)
 
 
 def write_contexts(folder: Path) -> None:
@@ -49,22 +61,30 @@ def write_contexts(folder: Path) -> None:
 
 def measure(place: Place, folder: str) -> Overhead:
     """Measure in one place; `folder` has the contexts, as a path from the checkout."""
-    differences, bare = [], []
+    steps, bare = [], []
     for _ in range(ROUNDS):
-        few = _timed(place, f"{folder}/1")
-        many = _timed(place, f"{folder}/{1 + STEPS}")
-        differences.append((many - few) / STEPS)
-        done = place.run(("-c", _BARE, f"{folder}/1/busybox", str(STEPS)), {}, subprocess.PIPE)
-        bare.append(float(done.stdout))
-    return Overhead(1000 * statistics.median(differences), 1000 * statistics.median(bare))
+        few = _timed(place, 1, *_build(place, f"{folder}/1"))
+        many = _timed(place, 1, *_build(place, f"{folder}/{1 + STEPS}"))
+        steps.append(Times((many.wall - few.wall) / STEPS, (many.processors - few.processors) / STEPS))
+        command = _timed(place, STEPS, f"{folder}/1/busybox", "sh", "-c", "true")
+        bare.append(Times(command.wall / STEPS, command.processors / STEPS))
+    return Overhead(_median(steps), _median(bare))
 
 
-def _timed(place: Place, context: str) -> float:
-    """Seconds of a build in which every step runs."""
-    program = [*PYBUILD, "build", "--progress=plain", "--no-cache", f"--root={place.folder}/steps", context]
-    started = time.monotonic()
-    done = place.run(program, {}, subprocess.DEVNULL)
-    seconds = time.monotonic() - started
+def _median(times: list[Times]) -> Times:
+    return Times(statistics.median(each.wall for each in times), statistics.median(each.processors for each in times))
+
+
+def _build(place: Place, context: str) -> list[str]:
+    """The command of a build in which every step runs, and which says nothing."""
+    options = ["--quiet", "--no-cache", f"--root={place.folder}/steps"]
+    return [place.python, "-P", "-B", *PYBUILD, "build", *options, context]
+
+
+def _timed(place: Place, times: int, *command: str) -> Times:
+    """What a command takes that is run several times; it prints nothing, or one line before ours."""
+    done = place.run(("-c", _TIMED, str(times), *command), {}, subprocess.PIPE)
     if done.returncode:
         raise RuntimeError(os.fsdecode(done.stderr))
-    return seconds
+    wall, processors = done.stdout.split(b"\n")[-2].split()
+    return Times(float(wall), float(processors))
