@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from layers.entry import Entry, Kind
 from layers.errors import ImageError, StoreError
-from layers.owners import CAPABILITY, DEVICE, OWNER, give, has_one_id, noted, noted_device
+from layers.owners import CAPABILITY, DEVICE, OWNER, give, has_one_id, may_make_devices, noted, noted_device
 
 OPAQUE = "overlay.opaque"
 """The extended attribute of opaque folders, after `user.` or `trusted.` (kernel: filesystems/overlayfs.rst)."""
@@ -95,7 +95,8 @@ def describe(file: str, status: os.stat_result, path: str) -> Entry | None:
     """What stands at `file` on the disk, of which `status` is the lstat, as the entry at `path`; None for a socket.
 
     Hard links share an `inode`. Overlay's notes, our own and SELinux's are not among the attributes; where there is
-    only one id, the owner is the one that is noted.
+    only one id, the owner is the one that is noted, and where no device can be made, the kind. Elsewhere a command may
+    have written such a note, to give itself what it may not have.
     """
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     if kind is None:
@@ -108,7 +109,7 @@ def describe(file: str, status: os.stat_result, path: str) -> Entry | None:
         size = status.st_size
         if CAPABILITY in xattrs:
             xattrs[CAPABILITY] = _without_root_id(xattrs[CAPABILITY])
-        if DEVICE in xattrs and (note := noted_device(xattrs)):
+        if DEVICE in xattrs and (note := noted_device(xattrs)) and not may_make_devices():
             kind, device, size = Kind(note[0]), note[1:], 0
     elif kind in _DEVICE_TYPES:
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))

@@ -34,6 +34,12 @@ def has_one_id(uid_map: str = "/proc/self/uid_map") -> bool:
         return [line.split()[2] for line in file] == [b"1"]
 
 
+def may_make_devices(uid_map: str = "/proc/self/uid_map") -> bool:
+    """Whether devices could be made here, so that none is noted: only outside of all user namespaces (mknod(2))."""
+    with open(uid_map, "rb") as file:
+        return file.read().split() == [b"0", b"0", b"4294967295"]
+
+
 def give(file: int | str, uid: int, gid: int) -> None:
     """Change the owner of an open file, or of what stands at a path, a symlink itself; where need be, by a note.
 

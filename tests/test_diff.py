@@ -15,6 +15,7 @@ from tars import file, folder, hard_link, index_of, symlink, tar_of
 from layers.diff import overlay_changes
 from layers.entry import Change, Entry, Kind
 from layers.errors import StoreError
+from layers.owners import DEVICE, OWNER
 from layers.unpack import unpack
 from layers.view import View
 
@@ -83,6 +84,12 @@ def overlay(mount: Mount) -> Overlay:
     return mount()
 
 
+@pytest.fixture
+def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a user namespace, where they are noted; there the recorder sees to it that no command writes a note."""
+    monkeypatch.setattr("layers.inode.may_make_devices", lambda: False)
+
+
 def test_nothing_changed_is_no_change(overlay: Overlay) -> None:
     overlay.run("cat d/a e/link; ls -R . > /dev/null")
 
@@ -109,6 +116,17 @@ def test_a_changed_file_is_listed(overlay: Overlay) -> None:
 
     assert overlay.paths() == ["d", "d/a"]
     assert overlay.entry("d/a").size == len("d/a" + "more\n")
+
+
+def test_a_command_of_real_root_makes_no_device_and_no_owner_by_a_note(overlay: Overlay) -> None:
+    """A user of an image might give itself what only root may make."""
+    overlay.run("touch new; chown 7:8 new")
+    os.setxattr(overlay.merged / "new", DEVICE, b"b 8 0")
+    os.setxattr(overlay.merged / "new", OWNER, b"0:0")
+
+    entry = overlay.entry("new")
+
+    assert (entry.kind, entry.uid, entry.gid, entry.xattrs) == (Kind.FILE, 7, 8, ())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +276,7 @@ def test_fifos_and_devices_are_kept_and_sockets_are_not(overlay: Overlay) -> Non
     assert (null.kind, null.mode, null.device) == (Kind.CHARACTER, 0o666, (1, 3))
 
 
-def test_a_placeholder_is_the_device_that_it_stands_for(overlay: Overlay) -> None:
+def test_a_placeholder_is_the_device_that_it_stands_for(overlay: Overlay, no_devices: None) -> None:
     (overlay.merged / "null").write_bytes(b"x")
     os.setxattr(overlay.merged / "null", "user.pybuild.dev", b"c 1 3")
 
@@ -268,7 +286,7 @@ def test_a_placeholder_is_the_device_that_it_stands_for(overlay: Overlay) -> Non
 
 
 @pytest.mark.parametrize("note", [b"", b"nonsense", b"f 1 3", b"c 1", b"c 1 99999999"])
-def test_a_placeholder_that_means_nothing_is_a_file(overlay: Overlay, note: bytes) -> None:
+def test_a_placeholder_that_means_nothing_is_a_file(overlay: Overlay, no_devices: None, note: bytes) -> None:
     (overlay.merged / "x").write_bytes(b"")
     os.setxattr(overlay.merged / "x", "user.pybuild.dev", note)
 
