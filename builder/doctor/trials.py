@@ -10,12 +10,13 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from builder.errors import SandboxError
 from builder.sandbox import idmap, syscalls
 from builder.sandbox.cgroups.places import mounted, parents
+from builder.sandbox.probe import try_overlay
 from layers.data import dataclass, field
 
 _PATIENCE = 5
@@ -116,8 +117,6 @@ def _workshop(place: str) -> Iterator[tuple[str, Answer]]:
     try:
         yield folder, Answer()
     finally:
-        with suppress(OSError):
-            os.chmod(f"{folder}/work/work", 0o700)  # which overlay makes without any right
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -140,18 +139,6 @@ def _any_processes(_: str) -> None:
 
 def _no_network(_: str) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNET)
-
-
-def _overlay(folder: str) -> None:
-    """As steps have it; a folder that replaces one below is what fails where a mount alone succeeds."""
-    lower, upper, work, root = (f"{folder}/{name}" for name in ("lower", "upper", "work", "root"))
-    os.makedirs(f"{lower}/old")
-    for each in (upper, work, root):
-        os.mkdir(each)
-    options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr"
-    syscalls.mount("overlay", root, "overlay", 0, options)
-    os.rmdir(f"{root}/old")
-    os.mkdir(f"{root}/old")
 
 
 def _chroot(folder: str) -> None:
@@ -182,7 +169,7 @@ def _notify(_: str) -> None:
 _INSIDE: dict[str, Callable[[str], None]] = {
     "processes": _any_processes,
     "proc": _new_processes,
-    "overlay": _overlay,
+    "overlay": try_overlay,
     "network": _no_network,
 }
 _OUTSIDE: dict[str, Callable[[str], None]] = {
@@ -192,7 +179,7 @@ _OUTSIDE: dict[str, Callable[[str], None]] = {
     "notify": _notify,
     "reflink": _reflink,
 }
-_ON_DISK = frozenset({_overlay, _own, _reflink})
+_ON_DISK = frozenset({try_overlay, _own, _reflink})
 
 
 def _limit(controller: str) -> Answer:
