@@ -110,7 +110,7 @@ def test_outputs_without_a_place_for_attestations_refuse_them(tmp_path: Path, ou
     [
         ("app", "pkg:docker/app@latest?platform=linux%2Famd64"),
         ("docker.io/team/app:1", "pkg:docker/team/app@1?platform=linux%2Famd64"),
-        ("ghcr.io/a/b/c:2", "pkg:docker/ghcr.io/a/b/c@2?platform=linux%2Famd64"),
+        ("registry.example/a/b/c:2", "pkg:docker/registry.example/a/b/c@2?platform=linux%2Famd64"),
         ("Not a name", "pkg:docker/Not%20a%20name@latest?platform=linux%2Famd64"),
     ],
 )
