@@ -19,6 +19,8 @@ DEVICE = "user.pybuild.dev"
 """On an empty file that stands for a device node where none may be made: `c MAJOR MINOR`, or `b`."""
 NOTES = frozenset({OWNER, DEVICE})
 """What nobody but us writes; beside capabilities of what is neither a file nor a folder."""
+_FIRST_NAMESPACE = 0xEFFFFFFD
+"""PROC_USER_INIT_INO of linux/proc_ns.h: the inode number of the user namespace that is there from the beginning."""
 _OWNER_NOTE = re.compile(rb"(\d{1,10}):(\d{1,10})")
 _DEVICE_NOTE = re.compile(rb"([cb]) (\d{1,4}) (\d{1,7})")
 _CAPABILITIES = struct.Struct("<5I")
@@ -34,10 +36,12 @@ def has_one_id(uid_map: str = "/proc/self/uid_map") -> bool:
         return [line.split()[2] for line in file] == [b"1"]
 
 
-def may_make_devices(uid_map: str = "/proc/self/uid_map") -> bool:
-    """Whether devices could be made here, so that none is noted: only outside of all user namespaces (mknod(2))."""
-    with open(uid_map, "rb") as file:
-        return file.read().split() == [b"0", b"0", b"4294967295"]
+def may_make_devices() -> bool:
+    """Whether devices could be made here, so that none is noted: only outside of all user namespaces (mknod(2)).
+
+    Their ids do not tell: root of a container maps all of its own into a namespace of its own.
+    """
+    return os.stat("/proc/self/ns/user").st_ino == _FIRST_NAMESPACE
 
 
 def give(file: int | str, uid: int, gid: int) -> None:

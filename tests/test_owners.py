@@ -6,6 +6,8 @@ A user with subordinate ids and one with a single id build the same Dockerfile; 
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -15,11 +17,13 @@ from typing import NamedTuple
 
 import pytest
 import users
+from grants import USER_NAMESPACES, demand
 from images import Project
 from machine_code import PROCESSORS, program
 
 from builder.sandbox.seccomp import abi
 from layers.compress import decompressed
+from layers.owners import may_make_devices
 
 pytestmark = pytest.mark.kernel
 
@@ -203,3 +207,23 @@ def test_owners_are_seen_in_trees_that_are_unpacked_again(built: Mapping[str, Pr
     real, noted = again
     assert noted == real
     assert any(b"/d/b 33:44" in told.data for told in noted[-1])
+
+
+def test_a_namespace_that_has_all_ids_makes_no_devices_either() -> None:
+    """Root of a container maps all its ids: devices that were noted there became empty files in the layer."""
+    demand(USER_NAMESPACES)
+    script = "print('in', flush=True); input(); from layers.owners import may_make_devices as m; print(m())"
+    command = ["unshare", "--user", sys.executable, "-c", script]
+    environment = {"PYTHONPATH": str(users.CHECKOUT)}
+
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "in\n"
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 0 4294967295\n")
+        answer, _ = process.communicate("\n", timeout=30)
+
+    assert answer == "False\n"
+    assert may_make_devices()
