@@ -175,3 +175,18 @@ def project_of_single(project: Project) -> Project:
     users.users()
     users.hand_over(project.place, users.SINGLE)
     return Project(project.place, project.base, users.SINGLE)
+
+
+@kernel
+def test_reading_a_secret_in_a_changed_root_changes_no_folder(project: Project) -> None:
+    """Each reader gets a new pipe; the folder that it is put into was in the layer then."""
+    run = (
+        "RUN --mount=type=secret,id=t,target=/etc/token sleep 1 && cat /etc/token > /dev/null && cat /etc/token | wc -c"
+    )
+    project.write({"Dockerfile": f"FROM busybox\n{run} > /size\n"})
+
+    project.built("--backend=chroot", "--secret=id=t,env=T", T="secret")
+
+    paths = {item.path for item in project.image().layers[-1]}
+    assert "size" in paths
+    assert "etc" not in paths

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from builder.sandbox.attached import Document
+from layers import inode
 
 
 def make_pipe(path: str, document: Document) -> str:
@@ -71,7 +72,8 @@ class _Server:
         with suppress(FileNotFoundError):
             os.unlink(self._spare)
         pipe = os.open(make_pipe(self._spare, self._document), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with suppress(OSError):  # the command took the name or its folder away
+        # The command took the name or its folder away, if that fails.
+        with suppress(OSError), inode.keeping_times(f"/proc/self/fd/{self._folder}"):
             os.rename(self._spare, self._name, dst_dir_fd=self._folder)
         os.close(self._pipe)
         self._pipe = pipe
