@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from grants import NAMESPACES, demand
 from processes import answer, free_port, soon
@@ -63,8 +64,7 @@ def docker_daemon(folder: Path) -> Iterator[Callable[..., str]]:
     demand(NAMESPACES)
     host = f"unix://{folder}/docker.sock"
     command = ["unshare", "--mount", "dockerd", f"--host={host}", "--bridge=none", "--iptables=false"]
-    command += ["--ip6tables=false", f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
-    command += [f"--pidfile={folder}/pid"]
+    command += ["--ip6tables=false", f"--data-root={folder}/data", f"--pidfile={folder}/pid"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
 
     def answers() -> bool:
@@ -72,8 +72,12 @@ def docker_daemon(folder: Path) -> Iterator[Callable[..., str]]:
         return done.returncode == 0 or daemon.poll() is not None
 
     with (
+        # Sockets are deep in it, and a path to a socket has at most 107 bytes (unix(7)).
+        TemporaryDirectory(prefix="docker-", ignore_cleanup_errors=True) as exec_root,
         open(folder / "log", "wb") as log,
-        subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as daemon,
+        subprocess.Popen(
+            [*command, f"--exec-root={exec_root}"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as daemon,
     ):
         try:
             assert soon(answers), (folder / "log").read_text()
