@@ -31,7 +31,7 @@ FROM busybox AS make
 ARG COLOUR=red
 RUN mkdir -p /venv/snake.dist-info && printf 'Name: snake\\nVersion: 1.0\\n' > /venv/snake.dist-info/METADATA
 FROM busybox
-RUN --mount=type=secret,id=token,required=true --network=none mkdir -p /var/lib/dpkg /etc \\
+RUN --mount=type=secret,id=token,required=true mkdir -p /var/lib/dpkg /etc \\
  && printf 'ID=debian\\nVERSION_ID=12\\n' > /etc/os-release \\
  && printf 'Package: tar\\nStatus: install ok installed\\nVersion: 1.34\\nArchitecture: amd64\\n' > /var/lib/dpkg/status
 COPY --from=make /venv /opt/venv
