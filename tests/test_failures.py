@@ -116,9 +116,11 @@ def test_a_failed_stage_ends_the_others(project: Project) -> None:
                 "FROM scratch\nCOPY --from=a /x /\nCOPY --from=b /x /\n"
             }
         )
+        server.settimeout(60)
         build = project.start()
-        for _ in range(2):  # both are running: let them go on
-            server.accept()[0].close()
+        both = [server.accept()[0] for _ in range(2)]
+        for each in both:  # are running: let them go on
+            each.close()
         output, _ = build.communicate(timeout=20)
 
     assert build.returncode == 5, output
