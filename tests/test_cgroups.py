@@ -1,6 +1,7 @@
 """Where cgroups of version 2 may be made, on a real tree of them: with any controller that version 1 leaves to it."""
 
 import codecs
+import errno
 import os
 import pwd
 import signal
@@ -97,7 +98,7 @@ def tree() -> Iterator[Tree]:
         for folder in (top.top, tree.scope.parent):
             Path(folder, "cgroup.subtree_control").write_text(f"+{controllers[0]}", "utf-8")
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
+        pytest.skip(f"cgroups cannot be made here: {errno.errorcode[error.errno or 0]}")
     yield tree
     for folder in (tree.scope, tree.scope.parent):
         sweep(str(folder))
