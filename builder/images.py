@@ -54,14 +54,15 @@ class Images:
         """Close the connections to registries."""
         self._stack.close()
 
-    def find(self, name: str, platform: Platform) -> Base:
+    def find(self, name: str, platform: Platform, *, any_single: bool = True) -> Base:
         """The image of a name for a platform; ImageError if there is none.
 
-        Its documents are in the store, its layers may not be.
+        Its documents are in the store, its layers may not be. `any_single` takes an image that stands in no index
+        whatever it is for: as a base that is worth a warning, but no error.
         """
         base = self._found.get((name, platform))
         if base is None:
-            base = self._found[name, platform] = self._find(name, platform)
+            base = self._found[name, platform] = self._find(name, platform, any_single=any_single)
         return base
 
     def fetch(self, base: Base, title: str, *, to_read: bool = True) -> None:
@@ -90,7 +91,7 @@ class Images:
     def _missing(self, image: Image) -> tuple[Layer, ...]:
         return tuple(layer for layer in _layers_of(image) if not self._store.layout.has(layer.descriptor))
 
-    def _find(self, name: str, platform: Platform) -> Base:
+    def _find(self, name: str, platform: Platform, *, any_single: bool) -> Base:
         context = self._contexts.find(name)
         if isinstance(context, LayoutContext):
             return self._from_layout(full_name(name), context.location, platform)
@@ -104,7 +105,7 @@ class Images:
             if image is not None:
                 self._report.warn(f"the store has lost layers of {full}: it is looked for in its registry")
         try:
-            return self._from_registry(Reference.parse(name), platform)
+            return self._from_registry(Reference.parse(name), platform, any_single=any_single)
         except ImageError as error:
             error.hint = self._other_platforms(full) or error.hint
             raise
@@ -116,7 +117,7 @@ class Images:
         return f"the store has {name} for {there}" if there and not self._pull else ""
 
     def _from_layout(self, name: str, location: str, platform: Platform) -> Base:
-        layout, image = open_layout(location, platform)
+        layout, image = open_layout(location, platform, any_single=True)
         for descriptor in (image.manifest.config, image.descriptor):
             copy_blob(layout, descriptor, self._store.layout)
 
@@ -129,7 +130,7 @@ class Images:
         self._supply.offer(_layers_of(image), Supplier(f"FROM {OCI_LAYOUT}{name}", fetch))
         return Base(f"{OCI_LAYOUT}{name}", image)
 
-    def _from_registry(self, reference: Reference, platform: Platform) -> Base:
+    def _from_registry(self, reference: Reference, platform: Platform, *, any_single: bool) -> Base:
         # Not at the top: a build whose base images are in the store needs no HTTP.
         from layers.layer import read_layer
         from layers.registry.client import Registry
@@ -147,7 +148,7 @@ class Images:
             self._registry = self._stack.enter_context(Registry(self._registries, warn=self._report.warn))
         registry = self._registry
         with self._report.running(f"[internal] load metadata for {reference}"):
-            resolved = registry.resolve(reference, platform, self._store.layout.put)
+            resolved = registry.resolve(reference, platform, self._store.layout.put, any_single=any_single)
         image = resolved.image
         home = (reference.host, reference.repository)
         self._supply.offer(_layers_of(image), Supplier(f"FROM {reference}", fetch, home))
@@ -227,10 +228,15 @@ def choose_image(layout: Layout, descriptor: Descriptor, platform: Platform | No
     return images[0] if len(images) == 1 else image_at(layout, descriptor, Platform.host())
 
 
-def open_layout(location: str, platform: Platform | None) -> tuple[Layout, Image]:
-    """What `DIR[:TAG][@DIGEST]` means: the layout and the image for a platform; ImageError if it has none."""
+def open_layout(location: str, platform: Platform | None, *, any_single: bool = False) -> tuple[Layout, Image]:
+    """What `DIR[:TAG][@DIGEST]` means: the layout and the image for a platform; ImageError if it has none.
+
+    `any_single` takes an image that stands in no index whatever it is for.
+    """
     layout, root = find_root(location)
     image = choose_image(layout, root, platform)
+    if image is None and any_single:
+        image = read_image(layout, root)
     if image is None:
         there = ", ".join(str(other.config.platform) for other in images_at(layout, root)) or "nothing else"
         raise ImageError(f"{location} has no image for {platform or Platform.host()}; there is {there}")

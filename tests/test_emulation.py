@@ -139,6 +139,22 @@ def test_commands_run_the_same_for_an_ordinary_user(both: Path, project_of: Call
     assert (place / "out/machine").read_text() == MACHINES[OTHER.architecture]
 
 
+def test_commands_run_on_a_base_in_no_index_that_is_for_another_machine(
+    both: Path, project_of: Callable[[str], Project]
+) -> None:
+    layout = Layout(str(both))
+    (index,) = layout.index().manifests
+    (single,) = [each for each in Index.parse(layout.read(index)).manifests if each.platform == OTHER]
+    place = project_of(users.ROOT).place
+    project = Project(place, Path(f"{both}@{single.digest}"))
+    project.write({"Dockerfile": "FROM busybox\nRUN uname -m > /machine\n"})
+
+    result = project.built(f"--output={place}/out")
+
+    assert (place / "out/machine").read_text() == MACHINES[OTHER.architecture]
+    assert f"is for {OTHER}, not for {HOST}" in result.err
+
+
 def test_a_second_build_for_both_runs_nothing(built: Project) -> None:
     again = built.built(f"--platform={HOST}", f"--platform={OTHER}")
 

@@ -222,6 +222,56 @@ def test_a_base_without_the_platform_names_those_that_it_has(bench: Bench) -> No
     assert refusal.value.location.first == 1
 
 
+def test_a_base_that_stands_in_no_index_is_taken_whatever_it_is_for(bench: Bench) -> None:
+    """As BuildKit does it: that programs of it may not start is a warning; without RUN nobody starts any."""
+    with FakeRegistry() as fake:
+        fake.add("team/app", "1", make_image({"a": b"foreign"}, platform=str(FOREIGN)))
+        name = f"{fake.host}/team/app:1"
+
+        built = bench.build_text(f"FROM {name}\nCOPY Dockerfile /\n")
+
+    assert built.texts.keys() == {"a", "Dockerfile"}
+    assert built.result.image.config.platform == FOREIGN
+    assert built.warnings == [f"the base image {name} is for {FOREIGN}, not for {HOST}"]
+
+
+def test_a_layout_without_an_index_is_a_base_whatever_it_is_for(bench: Bench) -> None:
+    bench.build_text("FROM scratch\nCOPY Dockerfile /f\n", platforms=(FOREIGN,), tags=("one",))
+    contexts = {"alias": f"oci-layout://{(bench.folder / 'root/images').rename(bench.folder / 'layout')}"}
+
+    built = bench.build_text("FROM alias\nLABEL a=b\n", contexts=contexts)
+
+    assert list(built.entries) == ["f"]
+    assert built.warnings == [f"the base image alias is for {FOREIGN}, not for {HOST}"]
+
+
+def test_files_are_copied_from_an_image_whatever_it_is_for(bench: Bench) -> None:
+    """Nobody starts programs of it, so there is nothing to warn of."""
+    with FakeRegistry() as fake:
+        fake.add("team/app", "1", make_image({"a": b"foreign"}, platform=str(FOREIGN)))
+
+        built = bench.build_text(f"FROM scratch\nCOPY --from={fake.host}/team/app:1 /a /\n")
+
+    assert built.texts == {"a": "foreign"}
+    assert built.warnings == []
+
+
+def test_a_base_for_another_platform_refuses_run_at_its_line_without_an_emulator(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulation, "_is_executed", lambda _program: False)
+    emulation.can_run.cache_clear()
+    with FakeRegistry() as fake:
+        fake.add("team/app", "1", make_image({"a": b"foreign"}, platform=str(FOREIGN)))
+        with pytest.raises(DockerfileError) as refusal:
+            bench.build_text(f"FROM {fake.host}/team/app:1\nCOPY Dockerfile /\nRUN true\n")
+
+    emulation.can_run.cache_clear()
+    assert refusal.value.message.startswith(f"RUN for {FOREIGN}: this machine ({HOST}) has no emulator")
+    assert refusal.value.location is not None
+    assert refusal.value.location.first == 3
+
+
 @pytest.mark.parametrize(
     ("wanted", "offered", "chosen"),
     [

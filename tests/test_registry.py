@@ -98,6 +98,24 @@ def test_a_single_image_of_another_platform_is_refused(fake: FakeRegistry, pull:
     assert pull.stored() == {}
 
 
+def test_a_single_image_can_be_had_whatever_it_is_for(fake: FakeRegistry, pull: Pull) -> None:
+    reference = Reference.parse(name_of(fake))
+
+    found = pull.registry.resolve(reference, ARM64, pull.layout.put, any_single=True)
+
+    assert (found.image.descriptor.digest, found.index) == (IMAGE.digest, None)
+
+
+def test_an_index_without_the_platform_is_refused_though_any_single_image_is_taken(
+    fake: FakeRegistry, pull: Pull
+) -> None:
+    fake.add("team/app", "index", make_index({"linux/amd64": IMAGE}))
+    reference = Reference.parse(f"{fake.host}/team/app:index")
+
+    with pytest.raises(ImageError, match="there is no image for linux/arm64"):
+        pull.registry.resolve(reference, ARM64, pull.layout.put, any_single=True)
+
+
 def test_a_digest_is_asked_for_and_checked(fake: FakeRegistry, pull: Pull) -> None:
     image = pull.resolve(f"{fake.host}/team/app:other@{IMAGE.digest}")
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str], world: World) -> int:
         with closing(Images(store, NamedContexts({}), registries, report, supply, pull=True)) as images:
             for reference in references:
                 for platform in platforms:
-                    base = images.find(str(reference), platform)
+                    base = images.find(str(reference), platform, any_single=False)
                     images.fetch(base, f"pulling {reference}")
                     # Not before its layers are here; and also if they all had been here, under another name.
                     store.layout.tag(base.name, base.index or base.image.descriptor)

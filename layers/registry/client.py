@@ -78,13 +78,18 @@ class Registry:
         self._lacking: set[tuple[Endpoint, Reference]] = set()
         """Mirrors that did not have something of a reference."""
 
-    def resolve(self, reference: Reference, platform: Platform, keep: Keep) -> Resolved:
+    def resolve(self, reference: Reference, platform: Platform, keep: Keep, *, any_single: bool = False) -> Resolved:
         """The image of a platform; its documents, indexes included, go through `keep` as the bytes that came.
 
-        ImageError says what there is instead: nothing, other platforms, an artifact, something broken.
+        `any_single` takes an image that stands in no index whatever it is for. ImageError says what there is instead:
+        nothing, other platforms, an artifact, something broken.
         """
+
+        def ask(endpoint: Endpoint) -> Resolved:
+            return self._resolve(endpoint, reference, platform, keep, any_single=any_single)
+
         try:
-            return self._anywhere(reference, lambda endpoint: self._resolve(endpoint, reference, platform, keep))
+            return self._anywhere(reference, ask)
         except RegistryError:
             raise
         except (ImageError, DigestError) as error:
@@ -169,7 +174,9 @@ class Registry:
                 error.hint = f"the mirror does not have it either: {said}"
             raise
 
-    def _resolve(self, endpoint: Endpoint, reference: Reference, platform: Platform, keep: Keep) -> Resolved:
+    def _resolve(
+        self, endpoint: Endpoint, reference: Reference, platform: Platform, keep: Keep, *, any_single: bool
+    ) -> Resolved:
         """The image at one place: through indexes down to its manifest, then its configuration."""
         data, kind = self._manifest(endpoint, reference.selector, reference.digest)
         indexes = []
@@ -186,7 +193,8 @@ class Registry:
             )
         config_data = self._config(endpoint, manifest.config)
         config = ImageConfig.parse(config_data)
-        if config.platform.architecture and not platform.runs(config.platform):
+        fits = not config.platform.architecture or platform.runs(config.platform)
+        if not fits and (indexes or not any_single):
             raise RegistryError(f"{reference.familiar} is an image for {config.platform}; there is none for {platform}")
         keep(config_data, manifest.config.media_type)
         image = Image(keep(data, kind), manifest, config)
