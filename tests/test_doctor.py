@@ -4,20 +4,21 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
+import confined
 import pytest
 import users
-from images import Project, pybuild
+from images import Project, command, pybuild
 
 from builder.doctor.diagnosis import Diagnosis, diagnose
 from builder.doctor.machine import Machine, file_system
-from builder.doctor.trials import Answer, Trials
+from builder.doctor.trials import Answer, Choice, Trials
 from builder.sandbox.idmap import Way
 
 MACHINE = Machine("me (uid 1000, gid 1000)", "", "6.1", "x86_64", "ext4", ("arm64",))
 INSIDE = dict.fromkeys(("processes", "proc", "overlay", "network"), Answer())
 OUTSIDE = dict.fromkeys(("chroot", "owners", "filter", "notify", "reflink"), Answer())
 LIMITS = dict.fromkeys(("memory", "cpu", "pids"), Answer())
-EVERYTHING = Trials(Way.SUBORDINATE, "", Answer(), INSIDE, OUTSIDE, LIMITS)
+EVERYTHING = Trials(Choice("overlay"), Way.SUBORDINATE, "", Answer(), INSIDE, OUTSIDE, LIMITS)
 EPERM, EINVAL, ENOSPC = Answer(1), Answer(22), Answer(28)
 
 
@@ -38,17 +39,27 @@ def test_where_everything_works_there_is_nothing_to_advise() -> None:
 
 
 def test_without_namespaces_a_container_is_told_how_it_could_be_run() -> None:
-    diagnosis = judged(replace(EVERYTHING, namespaces=EPERM, inside={}), replace(MACHINE, container="docker"))
+    trials = replace(EVERYTHING, choice=Choice("chroot", "it is not isolated"), namespaces=EPERM, inside={})
 
-    assert (diagnosis.works, diagnosis.backend) == (True, "chroot")
+    diagnosis = judged(trials, replace(MACHINE, container="docker"))
+
+    assert (diagnosis.works, diagnosis.backend, diagnosis.reason) == (True, "chroot", "it is not isolated")
     assert finding(diagnosis, "namespaces") == (False, "EPERM, operation not permitted")
     assert any("seccomp=unconfined" in each for each in diagnosis.advice)
 
 
-def test_without_namespaces_and_the_rights_of_root_nothing_works() -> None:
-    refused = replace(EVERYTHING, namespaces=EPERM, inside={}, outside=OUTSIDE | {"chroot": EPERM})
+def test_where_no_back_end_can_be_had_nothing_works() -> None:
+    diagnosis = judged(replace(EVERYTHING, choice=Choice("", "no way"), namespaces=EPERM, inside={}))
 
-    assert not judged(refused).works
+    assert (diagnosis.works, diagnosis.reason) == (False, "no way")
+
+
+def test_namespaces_without_those_of_processes_are_no_use() -> None:
+    """A build gets in all the same, and its first command fails: `user.max_pid_namespaces` may be 0."""
+    diagnosis = judged(replace(EVERYTHING, inside=INSIDE | {"processes": ENOSPC}))
+
+    assert not diagnosis.works
+    assert "ENOSPC" in diagnosis.reason
 
 
 def test_a_single_id_is_told_how_to_get_more() -> None:
@@ -64,8 +75,6 @@ def test_a_store_that_cannot_carry_an_overlay_is_told_to_move() -> None:
 
     diagnosis = judged(replace(EVERYTHING, inside=INSIDE | {"overlay": EINVAL}), machine)
 
-    assert (diagnosis.works, diagnosis.backend) == (True, "overlay")
-    assert "in memory" in diagnosis.reason
     assert finding(diagnosis, "overlay") == (False, "on nfs4; EINVAL, invalid argument")
     assert any("this is nfs4" in each and "--root" in each for each in diagnosis.advice)
 
@@ -103,6 +112,36 @@ def test_it_finds_out_what_builds_find_out_and_leaves_no_trace(project_of: Calla
     ids = next(each["fine"] for each in found["findings"] if each["name"] == "several ids")
     assert ids == (user != users.SINGLE)
     assert sorted(project.place.rglob("*")) == before
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("rights", "status", "backend", "reason"),
+    [
+        (confined.AS_CONTAINER_ROOT, 0, "chroot", "RUN is not isolated"),
+        ("nobody", 8, "", "nothing here can run commands: this place does not allow a sandbox as single id: EPERM"),
+    ],
+)
+def test_the_back_end_is_that_of_a_build_here(
+    project_of: Callable[[str], Project], rights: str, status: int, backend: str, reason: str
+) -> None:
+    """It had trials of its own, and could have named another one than a build got."""
+    project = project_of(users.SINGLE if rights == "nobody" else users.ROOT)
+    asked = command("doctor", "--json", f"--root={project.root}")
+
+    result = confined.run(project, confined.as_nobody_special() if rights == "nobody" else rights, asked)
+
+    found = json.loads(result.out)
+    assert (result.status, found["backend"]) == (status, backend)
+    assert found["reason"].startswith(reason)
+
+
+@pytest.mark.kernel
+def test_it_is_told_what_builds_are_told(project: Project) -> None:
+    result = pybuild("doctor", "--json", f"--root={project.root}", "--backend=none", cwd=project.place)
+
+    assert result.status == 8
+    assert json.loads(result.out)["reason"] == "RUN is not possible with --backend=none"
 
 
 @pytest.mark.kernel

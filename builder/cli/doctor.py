@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from builder.cli.arguments import Parser
+from builder.cli.run_options import add_backend_option, backend_of
 from builder.cli.world import World
 from builder.doctor.diagnosis import Diagnosis, diagnose
 from builder.doctor.machine import existing, machine
@@ -17,10 +18,12 @@ def main(arguments: Sequence[str], world: World) -> int:
     parser = Parser(prog="pybuild doctor", description="Tell what RUN can have on this machine, and what would help.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--root", default="", metavar="DIR", help="the store")
+    add_backend_option(parser)
     given = parser.parse_args(arguments)
+    backend = backend_of(given, world.environment)
     store = given.root or world.default_root()
     place = existing(store)
-    diagnosis = diagnose(machine(place, world.environment), store, try_all(place))
+    diagnosis = diagnose(machine(place, world.environment), store, try_all(place, backend))
     world.out.write(_json(diagnosis) if given.json else _text(diagnosis))
     return 0 if diagnosis.works else SandboxError.exit_status
 

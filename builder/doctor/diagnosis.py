@@ -1,6 +1,5 @@
 """From facts and answers to a judgement: whether RUN works here, how, what is lacking, and what would help. Pure."""
 
-import errno
 from collections.abc import Iterator
 
 from builder.doctor.machine import Machine
@@ -47,17 +46,14 @@ def diagnose(machine: Machine, store: str, trials: Trials) -> Diagnosis:
 
 
 def _backend(trials: Trials) -> tuple[str, str]:
-    if not trials.namespaces:
-        if trials.outside["chroot"] and trials.outside["owners"]:
-            return "chroot", "commands can be given another root, but are not isolated and have no /proc"
-        return "", "neither namespaces nor another way to run commands in an image's files"
-    if not trials.inside["processes"]:
-        return "", "namespaces, but none for processes"
-    if trials.inside["overlay"].number == errno.EINVAL:
-        return "overlay", "namespaces work, but not overlays where the store is: what commands change is kept in memory"
-    if not trials.inside["overlay"]:
-        return "", "namespaces, but no overlay can be mounted where the store is"
-    return "overlay", f"namespaces and overlays work, with ids as {trials.way}"
+    """What a build gets, and what that means; nothing if its commands could not start in it."""
+    choice = trials.choice
+    if choice.backend != "overlay":
+        return choice.backend, choice.words
+    processes = trials.inside["processes"]
+    if not processes:
+        return "", f"namespaces can be had, but none for processes: {name_of(processes.number)}"
+    return choice.backend, choice.words or f"namespaces and overlays work, with ids as {trials.way}"
 
 
 def _findings(machine: Machine, trials: Trials) -> Iterator[Finding]:

@@ -10,16 +10,19 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 from builder.errors import SandboxError
 from builder.sandbox import idmap, syscalls
 from builder.sandbox.cgroups.places import mounted, parents
+from builder.sandbox.choose import entered
 from builder.sandbox.probe import try_overlay
+from builder.sandbox.refusal import name_of
+from cache.store import Store
 from layers.data import dataclass, field
 
-_PATIENCE = 5
+_PATIENCE = 20
 """Seconds after which a trial counts as failed: a file system of the network may hang."""
 _FICLONE = 0x40049409
 """ioctl_ficlonerange(2)."""
@@ -40,9 +43,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """The back-end that a build gets here."""
+
+    backend: str
+    """Its name; empty if there is none."""
+    words: str = ""
+    """What it warns of, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trials:
     """The answers."""
 
+    choice: Choice
     way: idmap.Way
     lacks: str
     """Why there is but one id, if so."""
@@ -56,10 +70,11 @@ class Trials:
     """By controller: whether steps can be limited; with words about what is in the way."""
 
 
-def try_all(place: str) -> Trials:
-    """Try everything; `place` is a folder on the file system of the store."""
+def try_all(place: str, backend: str) -> Trials:
+    """Try everything; `place` is a folder on the file system of the store, `backend` what builds are told to take."""
     who = idmap.identity()
     with _workshop(place) as (folder, made):
+        choice = _choice(folder, backend) if made else Choice("", f"{place} cannot be written: {name_of(made.number)}")
         namespaces = tried(lambda: idmap.enter(who))
         inside = {
             name: tried(partial(_inside, who, act, folder), made if act in _ON_DISK else None)
@@ -70,11 +85,31 @@ def try_all(place: str) -> Trials:
             name: tried(partial(act, folder), made if act in _ON_DISK else None) for name, act in _OUTSIDE.items()
         }
     limits = {controller: _limit(controller) for controller in ("memory", "cpu", "pids")}
-    return Trials(who.way, who.lacks, namespaces, inside, outside, limits)
+    return Trials(choice, who.way, who.lacks, namespaces, inside, outside, limits)
 
 
-def tried(act: Callable[[], object], unless: Answer | None = None) -> Answer:
-    """Do something in a process of its own; `unless` is why it cannot be tried."""
+def _choice(folder: str, backend: str) -> Choice:
+    """What a build gets, in the way that it gets it."""
+    answer = tried(partial(_begin, folder, backend))
+    if not answer:
+        return Choice("", f"no back-end can be entered: {name_of(answer.number)}")
+    name, _, words = answer.words.partition(" ")
+    return Choice(name, words)
+
+
+def _begin(folder: str, backend: str) -> str:
+    """Begin as a build does: the name of the back-end and its warning, or no name and what is in the way."""
+    with closing(Store(f"{folder}/store")) as store:
+        try:
+            entry = entered(backend, store)
+        except SandboxError as refusal:
+            return f" {refusal.message}"
+        entry.close()
+        return f"{entry.name} {entry.warning}"
+
+
+def tried(act: Callable[[], str | None], unless: Answer | None = None) -> Answer:
+    """Do something in a process of its own, which may have something to say; `unless` is why it cannot be tried."""
     if unless is not None and not unless:
         return unless
     reader, writer = os.pipe()
@@ -89,12 +124,12 @@ def tried(act: Callable[[], object], unless: Answer | None = None) -> Answer:
     return Answer(int(number or errno.ETIMEDOUT), words.decode())
 
 
-def _try(act: Callable[[], object], writer: int) -> None:
+def _try(act: Callable[[], str | None], writer: int) -> None:
     """In the child: act, tell, end."""
     signal.alarm(_PATIENCE)
     number, words = 0, ""
     try:
-        act()
+        words = act() or ""
     except OSError as error:
         number = error.errno or errno.EIO
     except SandboxError as error:

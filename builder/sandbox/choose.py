@@ -60,7 +60,7 @@ def _chroot(store: Store) -> Backend:
     from builder.sandbox.probe import probe_chroot
 
     with store.scratch("probe") as folder:
-        refusal = probe_chroot(folder).refusal
+        refusal = probe_chroot(folder)
     if refusal:
         raise SandboxError(str(refusal), hint=refusal.remedy)
     backend = ChrootBackend()

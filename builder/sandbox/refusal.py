@@ -83,8 +83,6 @@ def setup_refused(doing: str, number: int, fault: str, *, single_id: str) -> San
 
 def remedy_of(mechanism: str, error: OSError) -> str:
     """What could be changed about a mechanism that was tried."""
-    if mechanism.startswith("overlay"):
-        return setup_refused("stack layers", error.errno or 0, "", single_id="").hint
     if mechanism.startswith("chroot"):
         return "run as root of a container, with the capabilities that containers have by default"
     return remedy(error)
