@@ -2,17 +2,23 @@
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 
+from builder.bounds import Bounds
 from builder.emulation import refuse
 from builder.errors import UsageError
 from builder.options import AUTO
 from builder.sandbox.choose import entered
-from builder.sandbox.process import DEFAULT_PATH, Process
+from builder.sandbox.process import DEFAULT_PATH, SHARED_MEMORY, Demands, Limits, Process
 from builder.snapshot import Snapshot
+from builder.steps.step import RunSettings
 from cache.store import Store
 from layers.accounts import Accounts
-from layers.data import dataclass
+from layers.data import dataclass, replace
 from layers.oci import Image, RunConfig
+
+_NEVER = -1
+"""Nobody cancels a command that a person runs: signals reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ class RunOptions:
     terminal: bool = False
     backend: str = AUTO
     """One of `options.BACKENDS`."""
+    settings: RunSettings = RunSettings()
+    limits: Limits = Limits()
 
 
 def run(image: Image, options: RunOptions, store: Store, warn: Callable[[str], None]) -> int:
@@ -40,14 +48,15 @@ def run(image: Image, options: RunOptions, store: Store, warn: Callable[[str], N
     if not options.interactive:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
-    backend = entered(options.backend, store)
-    if backend.warning:
-        warn(backend.warning)
-    try:
-        with backend.ground(snapshot.layers, view, store) as ground:
-            finished = ground.attach(process)
-    finally:
-        backend.close()
+    bounds = Bounds(options.limits, None)
+    with closing(entered(options.backend, store)) as backend:
+        backend.admit(Demands(limits_memory=options.settings.shared_memory is not None))
+        if backend.warning:
+            warn(backend.warning)
+        with backend.ground(snapshot.layers, view, store) as ground, bounds.of_step(_NEVER) as within:
+            finished = ground.attach(replace(process, cgroups=within.cgroups))
+            for sentence in within.broken():
+                warn(sentence)
     return finished.status
 
 
@@ -63,6 +72,9 @@ def _process(config: RunConfig, options: RunOptions, accounts: Accounts) -> Proc
         groups=user.groups,
         hostname="pybuild",
         terminal=options.terminal,
+        hosts=options.settings.hosts,
+        shared_memory=options.settings.shared_memory or SHARED_MEMORY,
+        ulimits=options.settings.ulimits,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import users
-from images import Project
+from images import Project, Result, pybuild
 from processes import running, soon
 from runs import BOMB, build, fail, outcome, paths
 
@@ -184,6 +184,43 @@ def test_limits_without_the_right_to_set_them_are_refused_before_any_work(projec
     assert result.error.startswith("this place does not allow limits of memory: EACCES, permission denied")
     assert "only root can limit" in result.err
     assert "RUN" not in "".join(result.steps)
+
+
+# --- the same for `pybuild run`
+
+
+def ran(project: Project, *arguments: str) -> Result:
+    """Run a command in an image of busybox."""
+    build(project, "LABEL a=b\n")
+    return pybuild("run", f"--root={project.root}", *arguments, cwd=project.place, user=project.user)
+
+
+@EVERYONE
+def test_a_command_in_an_image_finds_what_is_asked_for(project_of: ProjectOf, user: str) -> None:
+    script = "tail -n 1 /etc/hosts; df -m /dev/shm | tail -n 1 | awk '{print $2}'; ulimit -n"
+
+    result = ran(
+        project_of(user),
+        *("--add-host=db:10.0.0.5", "--shm-size=10m", "--ulimit=nofile=100:200", "app", "sh", "-c", script),
+    )
+
+    assert (result.status, result.out) == (0, "10.0.0.5\tdb\n10\n100\n"), result.err
+
+
+def test_a_changed_root_refuses_a_size_of_shared_memory_also_outside_of_builds(project: Project) -> None:
+    result = ran(project, "--backend=chroot", "--shm-size=10m", "app", "true")
+
+    assert result.status == 8
+    assert result.error.startswith("the size of a folder in memory (tmpfs, /dev/shm) cannot be had here")
+
+
+@LIMITED
+def test_a_command_in_an_image_has_the_limits_of_its_cgroup(project: Project) -> None:
+    result = ran(project, "--memory=20m", "--memory-swap=20m", "app", "tail", "-c", "100000000", "/dev/zero")
+
+    assert result.status == 137
+    assert "WARNING: out of memory: at the limit of 20 MiB (--memory) the kernel killed a process\n" in result.err
+    assert left() == []
 
 
 # --- time

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from builder.cli.arguments import Parser, add_platform_option, pair, platform_of
-from builder.cli.run_options import add_backend_option, backend_of
+from builder.cli.run_options import add_backend_option, add_limit_options, backend_of, limits_of, run_settings_of
 from builder.cli.world import World
 from builder.images import find_named
 from builder.run import RunOptions, run
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str], world: World) -> int:
     parser.add_argument("-w", "--workdir", default="", metavar="DIR", help="run in this directory")
     parser.add_argument("--entrypoint", default=None, metavar="PROGRAM", help="instead of the image's; empty: none")
     add_backend_option(parser)
+    add_limit_options(parser)
     parser.add_argument("image", metavar="IMAGE", help="a name, or the beginning of an image id or digest")
     parser.add_argument("command", nargs="...", metavar="COMMAND", help="instead of the image's CMD")
     given = parser.parse_args(arguments)
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str], world: World) -> int:
         interactive=given.interactive,
         terminal=given.tty,
         backend=backend_of(given, world.environment),
+        settings=run_settings_of(given),
+        limits=limits_of(given),
     )
     with closing(Store(given.root or world.default_root())) as store:
         _, image = find_named(store.layout, given.image, platform_of(given.platform))

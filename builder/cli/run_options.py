@@ -34,12 +34,18 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help=f"let RUN ask for {' or '.join(sorted(ENTITLEMENTS))}",
     )
     add_backend_option(parser)
+    add_limit_options(parser)
+    parser.add_argument("--step-timeout", default="", metavar="DURATION", help="after which a RUN is killed: 90s, 10m")
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """What commands find, and how much of the machine they may use."""
     parser.add_argument(
         "--add-host",
         action="append",
         default=[],
         metavar="NAME:IP",
-        help="a further line of /etc/hosts during RUN; `host-gateway` is this machine; repeatable",
+        help="a further line of /etc/hosts for commands; `host-gateway` is this machine; repeatable",
     )
     for option, metavar, text in _LIMITS:
         parser.add_argument(option, default="", metavar=metavar, help=text)
@@ -50,7 +56,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 _LIMITS = (
     ("--shm-size", "SIZE", "of /dev/shm: 64m"),
-    ("--memory", "SIZE", "that the processes of a RUN may use together: 512m, 2g"),
+    ("--memory", "SIZE", "that the processes of a command may use together: 512m, 2g"),
     ("--memory-swap", "SIZE", "memory and swap together; -1: as much swap as there is"),
     ("--cpus", "NUMBER", "CPUs that they may keep busy: 1.5"),
     ("--cpu-period", "MICROSECONDS", "in which --cpu-quota counts: 100000"),
@@ -60,7 +66,6 @@ _LIMITS = (
     ("--cpuset-mems", "LIST", "the NUMA nodes whose memory they may have"),
     ("--pids-limit", "NUMBER", "of their processes and threads"),
     ("--cgroup-parent", "PATH", "the cgroup below which all this is counted"),
-    ("--step-timeout", "DURATION", "after which a RUN is killed: 90s, 10m"),
 )
 
 
