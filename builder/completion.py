@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 
 from builder.bounds import Bounds
 from builder.context.remote import Remotes
@@ -66,6 +66,8 @@ def complete(plans: Plans, work: Work, finish: Callable[[Plans], Drafts]) -> tup
     """
     with ExitStack() as stack:
         backend, bounds, refusal = _entered(plans, work, stack)
+        gate = _Gate(backend, refusal, work.report)
+        gate.admit(plans)
         work.report.entered()
         work.store.sweep()
         # Trees of the builds before: their bytes are on disk by now, or nearly, so this waits for little.
@@ -81,36 +83,48 @@ def complete(plans: Plans, work: Work, finish: Callable[[Plans], Drafts]) -> tup
                     work.report.warn(f"{lost.message}: what made them is done again")
                 work.answers.reject(lost.blobs)
             plans = plan(work.graph, work.origins, work.answers, use_cache=work.use_cache)
-            if refusal and _has_run(plans):
-                raise refusal
+            gate.admit(plans)
+
+
+class _Gate:
+    """What has to hold for commands before any of them runs; asked again once a lost layer has to be made after all."""
+
+    def __init__(self, backend: Backend | None, refusal: SandboxError | None, report: Report) -> None:
+        self._backend = backend
+        self._refusal = refusal
+        self._warning = backend.warning if backend else ""
+        self._report = report
+
+    def admit(self, plans: Plans) -> None:
+        """SandboxError, with its line, for a command that cannot run here; and the back-end's warning, once."""
+        for step in _runs(plans):
+            assert isinstance(step.action, Run)
+            with located(step.location):
+                if self._refusal:
+                    raise self._refusal
+                assert self._backend is not None
+                self._backend.admit(demands_of(step.action))
+            if self._warning:
+                self._report.warn(self._warning)
+                self._warning = ""
 
 
 def _entered(plans: Plans, work: Work, stack: ExitStack) -> tuple[Backend | None, Bounds | None, SandboxError | None]:
     """The sandbox, if there is something to run, or may be since a shared cache has only promised what it made.
 
-    In the latter case it may be refused: the error is needed only if something has to run in the end.
+    It may be refused: the error is needed only if something has to run in the end.
     """
     if not work.answers.is_remote:
         refuse_strangers(_runs(plans))
     if not _has_run(plans) and not (work.answers.is_remote and _may_run(work.graph)):
         return None, None, None
     bounds = Bounds(work.limits, work.step_timeout)
-    runs = list(_runs(plans))
     try:
-        with located(runs[0].location) if runs else nullcontext():
-            # While this process is still one thread: the kernel demands it of a new user namespace.
-            backend = entered(work.backend, work.store)
+        # While this process is still one thread: the kernel demands it of a new user namespace.
+        backend = entered(work.backend, work.store)
     except SandboxError as error:
-        if runs:
-            raise
-        return None, None, error
+        return None, bounds, error
     stack.callback(backend.close)
-    for step in runs:
-        assert isinstance(step.action, Run)
-        with located(step.location):
-            backend.admit(demands_of(step.action))
-    if backend.warning and runs:
-        work.report.warn(backend.warning)
     return backend, bounds, None
 
 

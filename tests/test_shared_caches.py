@@ -239,22 +239,47 @@ def test_a_cache_that_cannot_be_written_is_an_error_unless_that_is_allowed(here:
     assert "was not written" in here.build(project(here), "--cache-to", f"{cache},ignore-error=true").err
 
 
-def test_a_command_whose_layer_is_lost_is_run_again(project_of: Callable[[str], Project]) -> None:
-    """Of an ordinary user: namespaces can be entered once only, before it is known that a layer is lost."""
-    project = project_of(users.RANGES)
-    project.write({"Dockerfile": "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n"})
+def cache_without_layers(project: Project, dockerfile: str) -> str:
+    """A cache that promises the layers of a build, and has lost them; the store has nothing."""
     folder = project.place / "cache"
+    project.write({"Dockerfile": dockerfile})
     project.built("--cache-to", f"type=local,dest={folder}")
     project.root.rename(project.place / "other")
     for file in (folder / "blobs/sha256").iterdir():
         if file.read_bytes()[:2] == b"\x1f\x8b":
             file.unlink()
+    return f"type=local,src={folder}"
 
-    result = project.built("--cache-from", f"type=local,src={folder}")
+
+def test_a_command_whose_layer_is_lost_is_run_again(project_of: Callable[[str], Project]) -> None:
+    """Of an ordinary user: namespaces can be entered once only, before it is known that a layer is lost."""
+    project = project_of(users.RANGES)
+    cache = cache_without_layers(project, "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
+
+    result = project.built("--cache-from", cache)
 
     assert "is done again" in result.err
     assert {result.steps["RUN echo 1 > /one"], result.steps["RUN echo 2 > /two"]} == {"DONE"}
     assert len(project.image().layers) == 3
+
+
+def test_a_command_whose_layer_is_lost_is_refused_what_cannot_be_had(project: Project) -> None:
+    """It was run with the network that it does not want: nobody had been asked, since nothing was to be run."""
+    cache = cache_without_layers(project, "FROM busybox\nRUN --network=none echo 1 > /one\n")
+
+    result = project.build("--backend=chroot", "--cache-from", cache)
+
+    assert result.status == 8
+    assert result.error.startswith("--network=none cannot be had here")
+    assert ">>> RUN --network=none" in result.err
+
+
+def test_a_command_whose_layer_is_lost_brings_the_warning_of_its_back_end(project: Project) -> None:
+    cache = cache_without_layers(project, "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
+
+    result = project.built("--backend=chroot", "--cache-from", cache)
+
+    assert result.err.count("WARNING: RUN is not isolated") == 1
 
 
 # --- folders and images
