@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,10 +15,12 @@ from builder.context.named import NamedContexts
 from builder.context.remote import Remotes
 from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
+from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.parser import parse
 from builder.elsewhere import Elsewhere
 from builder.epoch import SECOND, with_epoch
-from builder.events import Listener
+from builder.errors import Location
+from builder.events import Event, Listener, Warned
 from builder.export.image import Draft, Packaged
 from builder.export.needs import layers_read
 from builder.export.outputs import (
@@ -36,9 +38,11 @@ from builder.images import Images
 from builder.options import BuildOptions
 from builder.origins import Origins
 from builder.planner import StagePlan, plan
+from builder.receipt import answered, events_of, is_repeatable, look_back, with_image
 from builder.report import Report
 from builder.supply import Supply
 from cache.answers import Answers
+from cache.receipts import Receipt
 from cache.store import Store
 from layers.data import dataclass, replace
 from layers.digest import Digest
@@ -47,6 +51,9 @@ from layers.oci import Image, ImageConfig, Platform
 
 if TYPE_CHECKING:
     from builder.sharing import Sharing
+
+
+Warn = Callable[[str, Location | None, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ class Result:
     """What was built, by stage."""
     targets: tuple[StagePlan, ...]
     """Those that became the drafts."""
+    receipt: Receipt | None = None
+    """All that was looked at, if it can be looked at again."""
+    events_if_cached: tuple[Event, ...] = ()
+    """What the listener is told when the cache answers all of it."""
 
     @property
     def image(self) -> Image:
@@ -110,7 +121,8 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
         sharing = _sharing(options, store, supply, report, stack)
         answers = sharing.answers() if sharing else Answers(store.records, store.layout)
         try:
-            drafts, graph, plans = _make(options, store, supply, answers, sharing, stack, report, clocks)
+            made = _make(options, store, supply, answers, sharing, stack, report, clocks)
+            drafts, plans = made.drafts, made.plans
             packaged = deliver(drafts, names, options.outputs, options.packing, places)
         except PybuildError:
             if sharing:
@@ -126,7 +138,21 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
             from builder.export.metadata import metadata_of  # few want it
 
             write_text(options.metadata_file, metadata_of(packaged, drafts, options))
-    return Result(packaged, names, drafts, plans, tuple(plans[target.index] for target in graph.targets))
+        receipt = with_image(made.receipt, packaged, names, store) if made.receipt else None
+    targets = tuple(plans[target.index] for target in made.graph.targets)
+    return Result(packaged, names, drafts, plans, targets, receipt, events_of(made.warnings, answered(plans.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Images that are not delivered yet."""
+
+    drafts: tuple[Draft, ...]
+    graph: Graph
+    plans: Mapping[int, StagePlan]
+    warnings: tuple[Warned, ...]
+    """What is doubtful in the Dockerfile, whether or not anything is executed."""
+    receipt: Receipt | None
 
 
 def _make(
@@ -138,7 +164,7 @@ def _make(
     stack: ExitStack,
     report: Report,
     clocks: Clocks,
-) -> tuple[tuple[Draft, ...], Graph, Mapping[int, StagePlan]]:
+) -> _Made:
     """An image for each platform, and what was built for them.
 
     What is known of the context by then goes with this: it may be much.
@@ -147,6 +173,7 @@ def _make(
     remotes = Remotes(store, options.registries, options.environment, report, options.credentials.secrets)
     stack.callback(remotes.close)
     contexts = Contexts(options, named, store, remotes)
+    started_ns = clocks.now_ns()
     options, epoch = with_epoch(options, contexts.open)
     clocks = clocks.at(epoch)
     started = clocks.created()
@@ -155,32 +182,21 @@ def _make(
     dockerfile = parse(source)
     images = Images(store, named, options.registries, report, supply, pull=options.pull)
     stack.callback(images.close)
-    settings = read_settings(dockerfile.directives.check, options.build_args)
+    warnings: list[Warned] = []
 
-    def graph_for(platform: Platform) -> Graph:
-        surroundings = Surroundings(
-            find_image=images.find,
-            contexts=named,
-            platform=platform,
-            build_args=options.build_args,
-            labels=options.labels,
-            warn=report.warn,
-            network=options.network,
-            allowed=options.allowed,
-            run_settings=options.run_settings,
-            names_platforms=len(options.targets) > 1,
-        )
-        return _checked(Evaluation(dockerfile, options.target, surroundings), settings, contexts, report)
+    def warn(message: str, location: Location | None = None, rule: str = "") -> None:
+        warnings.append(Warned(message, location, rule))
+        report.warn(message, location, rule)
 
-    graphs = [graph_for(platform) for platform in options.targets]
-    graph = graphs[0] if len(graphs) == 1 else _joined(graphs)
+    graph = _graph(dockerfile, options, images, named, contexts, warn)
     stages = {target.index: _stages_of_image(graph, target) for target in graph.targets}
     if sharing:
         sharing.stages = {stage for chain in stages.values() for stage in chain}
     origins = Origins(store, contexts.open, Elsewhere(remotes, store.files), answers, epoch)
     plans: Mapping[int, StagePlan] = plan(graph, origins, answers, use_cache=options.use_cache)
     contexts.save()
-    _announce(plans.values(), report)
+    for title in answered(plans.values()):  # the others are shown while they are solved
+        report.cached(title)
 
     def finish(plans: Mapping[int, StagePlan]) -> tuple[Draft, ...]:
         drafts = []
@@ -202,8 +218,14 @@ def _make(
         return tuple(drafts)
 
     here = all(_is_here(plans[target.index], store) for target in graph.targets)
+    repeatable = epoch is None and is_repeatable(options, store)
+
+    def made(drafts: tuple[Draft, ...], plans: Mapping[int, StagePlan]) -> _Made:
+        receipt = look_back(contexts, graph, images, started_ns) if repeatable else None
+        return _Made(drafts, graph, plans, tuple(dict.fromkeys(warnings)), receipt)
+
     if here and all(stage_plan.complete for stage_plan in plans.values()):
-        return finish(plans), graph, plans
+        return made(finish(plans), plans)
     # Not at the top: what executes costs more to import than a build that the cache answers takes.
     from builder.completion import Work, complete
 
@@ -228,7 +250,32 @@ def _make(
     )
     drafts, plans = complete(plans, work, finish)
     contexts.save()
-    return drafts, graph, plans
+    return made(drafts, plans)
+
+
+def _graph(
+    dockerfile: Dockerfile, options: BuildOptions, images: Images, named: NamedContexts, contexts: Contexts, warn: Warn
+) -> Graph:
+    """What is to be built, for all platforms; said on the way is what is doubtful in it."""
+    settings = read_settings(dockerfile.directives.check, options.build_args)
+
+    def graph_for(platform: Platform) -> Graph:
+        surroundings = Surroundings(
+            find_image=images.find,
+            contexts=named,
+            platform=platform,
+            build_args=options.build_args,
+            labels=options.labels,
+            warn=lambda message, location: warn(message, location, ""),
+            network=options.network,
+            allowed=options.allowed,
+            run_settings=options.run_settings,
+            names_platforms=len(options.targets) > 1,
+        )
+        return _checked(Evaluation(dockerfile, options.target, surroundings), settings, contexts, warn)
+
+    graphs = [graph_for(platform) for platform in options.targets]
+    return graphs[0] if len(graphs) == 1 else _joined(graphs)
 
 
 def _joined(graphs: list[Graph]) -> Graph:
@@ -272,28 +319,18 @@ def _places(options: BuildOptions, store: Store, supply: Supply, report: Report,
     return Places(store, report, engine, keep_owners=os.geteuid() == 0, push=send)
 
 
-def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, report: Report) -> Graph:
+def _checked(evaluation: Evaluation, settings: Settings, contexts: Contexts, warn: Warn) -> Graph:
     """The graph, once it has been said what checks find; that is said too where the evaluation fails."""
     try:
         graph = evaluation.graph()
     finally:
         findings = find_all(evaluation.survey(), settings, contexts.is_ignored)
         for finding in findings:
-            report.warn(finding.detail, finding.location, finding.rule.name)
+            warn(finding.detail, finding.location, finding.rule.name)
         for sentence in unknown_names(settings):
-            report.warn(sentence)
+            warn(sentence, None, "")
     refuse(findings, settings)
     return graph
-
-
-def _announce(plans: Iterable[StagePlan], report: Report) -> None:
-    """Show the stages that the cache answered as a whole; the others are shown while they are solved."""
-    for stage_plan in plans:
-        if stage_plan.complete:
-            if isinstance(stage_plan.stage.start, ImageStart):
-                report.cached(stage_plan.stage.start.title)
-            for title in stage_plan.hits():
-                report.cached(title)
 
 
 def _finish(

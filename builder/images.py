@@ -88,6 +88,11 @@ class Images:
                 self._unnamed.discard(image.digest)
                 self._store.layout.tag(base.name, base.index or image)
 
+    @property
+    def are_here(self) -> bool:
+        """Whether the store has every image under its name by now, so that no registry is asked for it again."""
+        return not self._unnamed
+
     def _missing(self, image: Image) -> tuple[Layer, ...]:
         return tuple(layer for layer in _layers_of(image) if not self._store.layout.has(layer.descriptor))
 

@@ -1,13 +1,11 @@
 """Digests of files by what stat says of them, as git's index has them: an unchanged context is never read again.
 
-A file whose times lie within a clock tick of its reading may change once more without its times changing. Its digest
-is not kept, so that it is read again (git calls such an entry racy).
+The digest of a file that is racy (`cache/stamps.py`) is not kept, so that it is read again.
 """
 
 import hashlib
 import json
 import os
-import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,16 +13,9 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from cache.db import Database, Statement
+from cache.stamps import is_racy, stamp_of
 from layers.digest import Digest
 from layers.errors import StoreError
-
-_TICK_NS = 10_000_000
-"""Linux stamps files with the time of the last timer tick, which comes every 1 to 10 ms."""
-
-_COARSE_TICK_NS = 2_000_000_000
-"""File systems that keep whole seconds only; FAT even every second one."""
-
-_SECOND_NS = 1_000_000_000
 
 _BLOCK = 1 << 20
 
@@ -40,13 +31,6 @@ DELETE FROM verdicts WHERE folder = ? AND rules NOT IN
 """
 
 _ENCODING = sys.getfilesystemencoding()
-
-_pack = struct.Struct("<QQqqq").pack
-
-
-def stamp_of(stat: os.stat_result) -> bytes:
-    """What must be the same for a file to be unchanged: device, inode, size, times of content and of inode."""
-    return _pack(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def hash_file(path: str) -> Digest:
@@ -159,20 +143,12 @@ class FolderTable:
         started = self._clock()
         fd = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            before = os.fstat(fd)
+            before = stamp_of(os.fstat(fd))
             digest = _hash(fd)
-            after = os.fstat(fd)
+            after = stamp_of(os.fstat(fd))
         finally:
             os.close(fd)
-        sure = stamp_of(before) == stamp_of(after) and not _is_racy(after, started)
-        return digest, stamp_of(after) if sure else b""
-
-
-def _is_racy(stat: os.stat_result, now: int) -> bool:
-    """Whether a change after `now` could leave the file's times as they are."""
-    whole_seconds = stat.st_mtime_ns % _SECOND_NS == 0 == stat.st_ctime_ns % _SECOND_NS
-    tick = _COARSE_TICK_NS if whole_seconds else _TICK_NS
-    return max(stat.st_mtime_ns, stat.st_ctime_ns) > now - tick
+        return digest, after if before == after and not is_racy(after, started) else b""
 
 
 def _hash(fd: int) -> Digest:

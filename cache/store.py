@@ -5,6 +5,7 @@ trees/     unpacked layers, as overlay lower directories
 indexes/   what is in each layer, by diff_id
 locks/     empty files to lock, by what they stand for; they may stay for ever
 mounts/    what RUN --mount=type=cache keeps
+receipts/  what builds saw, so that the same ones need not be done again
 tmp/       what is being written; swept when its owner is gone
 cache.db   records, file digests
 """

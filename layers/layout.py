@@ -95,18 +95,29 @@ class Layout:
 
     def index(self) -> Index:
         """What index.json says; nothing if there is none. StoreError if it is damaged."""
-        path = os.path.join(self.root, INDEX_FILE)
+        data = self.index_bytes()
         try:
-            with open(path, "rb") as file:
-                return Index.parse(file.read())
-        except FileNotFoundError:
-            return Index()
-        except OSError as error:
-            raise explained(error, path) from error
+            return Index() if data is None else Index.parse(data)
         except ImageError as error:
             raise StoreError(
-                f"{path} is damaged: {error.message}", hint="remove it: the images lose their names, and nothing else"
+                f"{self.index_path} is damaged: {error.message}",
+                hint="remove it: the images lose their names, and nothing else",
             ) from error
+
+    @property
+    def index_path(self) -> str:
+        """Where index.json is, or would be."""
+        return os.path.join(self.root, INDEX_FILE)
+
+    def index_bytes(self) -> bytes | None:
+        """What is in index.json; None if there is none."""
+        try:
+            with open(self.index_path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explained(error, self.index_path) from error
 
     def names(self) -> dict[str, Descriptor]:
         """The named images, as in index.json. A layout of others may name them by tags alone."""

@@ -93,7 +93,7 @@ class Result:
 
 def command(*arguments: str) -> list[str]:
     """The command line of pybuild as this checkout has it. -P: the folder in which it runs offers no modules."""
-    return [sys.executable, "-P", "-c", "from builder.cli.main import entry; entry()", *arguments]
+    return [sys.executable, "-P", "-c", "from builder.cli.start import entry; entry()", *arguments]
 
 
 def environment(home: Path | str, **more: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cache.db import Database
-from cache.files import FileTable, FolderTable, _is_racy, hash_file, stamp_of
+from cache.files import FileTable, FolderTable, hash_file
+from cache.stamps import is_racy, stamp_of
 from layers.digest import Digest
 
 SECOND = 1_000_000_000
@@ -106,8 +107,8 @@ def test_whole_seconds_are_taken_for_a_coarse_clock() -> None:
         (0o100644, 1, 1, 1, 0, 0, 3, 50, 50, 50), {"st_mtime_ns": 50 * SECOND, "st_ctime_ns": 50 * SECOND}
     )
 
-    assert _is_racy(coarse, 51 * SECOND)
-    assert not _is_racy(coarse, 52 * SECOND + 1)
+    assert is_racy(stamp_of(coarse), 51 * SECOND)
+    assert not is_racy(stamp_of(coarse), 52 * SECOND + 1)
 
 
 def test_names_may_be_any_bytes(folder: Folder) -> None:

@@ -1,11 +1,15 @@
 """`pybuild build`: options as `docker buildx build` has them."""
 
 import argparse
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from builder.arguments import MULTI_PLATFORM
 from builder.build import Clocks, build
 from builder.cli.arguments import Parser, add_store_options, pair, platforms_of
+from builder.cli.asked import Asked
 from builder.cli.caches import add_cache_options, cache_sources, cache_targets
 from builder.cli.outputs import add_output_options, outputs_of
 from builder.cli.registries import registry_settings
@@ -21,7 +25,9 @@ from builder.cli.run_options import (
 from builder.cli.world import World
 from builder.errors import UsageError
 from builder.options import BuildOptions
-from builder.progress.choose import Mode, open_listener
+from builder.progress.choose import Mode, open_listener, transcript
+from cache.receipts import Receipt, keep
+from cache.stamps import look_at
 from layers.oci import Platform
 
 
@@ -39,9 +45,31 @@ def main(arguments: Sequence[str], world: World) -> int:
             return status
     with open_listener(mode, world.err, world.monotonic) as listener:
         result = build(options, listener, Clocks(world.monotonic, world.now_ns))
-    if given.quiet and not to_stdout:
-        world.out.write(f"{result.image_id}\n")
+    said = f"{result.image_id}\n" if given.quiet and not to_stdout else ""
+    world.out.write(said)
+    if result.receipt:
+        _keep(result.receipt, said, transcript(mode, world.err, result.events_if_cached), options.root, world)
     return 0
+
+
+def _keep(receipt: Receipt, out: str, err: str, root: str, world: World) -> None:
+    """Have the next build that is asked the same look first whether anything is to be done."""
+    answers = world.environment.answers if isinstance(world.environment, Asked) else None
+    if world.question is None or answers is None:
+        return
+    receipt.environment |= answers
+    receipt.places |= {path: look_at(path) for path in _program()}
+    receipt.said = out.encode(world.out.encoding, "replace"), err.encode(world.err.encoding, "replace")
+    with suppress(OSError):  # a full disk, or another build that is about the same: the image is there
+        keep(root, world.question, receipt)
+
+
+def _program() -> list[str]:
+    """The files that this program was read from, without the standard library."""
+    library = os.path.dirname(os.__file__) + os.sep
+    packages = os.path.join(library, "site-packages")
+    files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    return [file for file in files if file and (not file.startswith(library) or file.startswith(packages))]
 
 
 def _answer(text: str, options: BuildOptions, mode: Mode, world: World) -> int | None:

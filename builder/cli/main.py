@@ -9,6 +9,7 @@ from importlib import import_module
 
 from builder.cli.show import show_error
 from builder.cli.world import World
+from cache.receipts import Question
 from layers.errors import PybuildError
 
 COMMANDS = {
@@ -42,13 +43,13 @@ commands:
 """
 
 
-def entry() -> None:
-    """The console script."""
+def entry(question: Question | None = None) -> None:
+    """Run the command line of this process; `question` is what a receipt may be kept for."""
     # A build makes hundreds of thousands of tuples that live to its end; the collector would walk them over and over.
     gc.set_threshold(200_000, 50, 50)
     # Whoever ends us politely gets the same clean end as a person at the keyboard.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    status = main(sys.argv[1:], World.of_process())
+    status = main(sys.argv[1:], World.of_process(question))
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -44,6 +44,8 @@ class IgnoreFile:
     name: str
     """As errors show it."""
     data: bytes
+    path: str = ""
+    """Where it is, if it is the person's own file."""
 
     @property
     def digest(self) -> Digest:
@@ -60,18 +62,21 @@ def find_ignore_file(context: str, dockerfile: str | None = None) -> IgnoreFile 
 
     `dockerfile` is a path, None if the Dockerfile is no file. ContextError if a file is there and cannot be read.
     """
-    candidates = [os.path.join(context, FILE_NAME)]
-    if dockerfile is not None:
-        candidates.insert(0, dockerfile + FILE_NAME)
-    for path in candidates:
+    for path in ignore_files(context, dockerfile):
         try:
             with open(path, "rb") as file:
-                return IgnoreFile(os.path.basename(path), file.read())
+                return IgnoreFile(os.path.basename(path), file.read(), path)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise ContextError(f"{path} cannot be read: {error.strerror}") from error
     return None
+
+
+def ignore_files(context: str, dockerfile: str | None = None) -> tuple[str, ...]:
+    """Where an ignore file is looked for, the first that is there wins."""
+    own = () if dockerfile is None else (dockerfile + FILE_NAME,)
+    return *own, os.path.join(context, FILE_NAME)
 
 
 def parse(file: IgnoreFile) -> tuple[Rule, ...]:

@@ -7,7 +7,8 @@ from operator import attrgetter
 
 from builder.context.ignore import Ignored, IgnoreFile, Verdict
 from builder.errors import ContextError
-from cache.files import FileTable, stamp_of
+from cache.files import FileTable
+from cache.stamps import ABSENT, look_of
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 
@@ -44,6 +45,9 @@ class LocalTree:
         self._entries: dict[str, Entry | None] = {}
         self._listings: dict[str, list[Entry]] = {}
         self._stamps: dict[str, bytes] = {}
+        """Of all that was looked at, sockets too."""
+        self._left_out: dict[str, list[str]] = {}
+        """Names in a folder that were not looked at."""
         self._digests: dict[str, Digest] = {}
         self._brought_back: dict[str, bool] = {}
 
@@ -112,6 +116,30 @@ class LocalTree:
         if self._ignored and self._ignored.is_new:
             self._table.save_verdicts(self._ignored.digest, self._ignored.verdicts)
 
+    @property
+    def root(self) -> str:
+        """The folder, without symbolic links on the way to it."""
+        return self._root
+
+    def seen(self) -> tuple[dict[str, dict[str, bytes]], dict[str, bytes]]:
+        """What was looked at, as a receipt has it: folders with all that is in them, and single paths."""
+        folders: dict[str, dict[str, bytes]] = {
+            self._on_disk(folder): dict.fromkeys(self._left_out.get(folder, ()), b"") for folder in self._listings
+        }
+        places: dict[str, bytes] = {}
+        for path, stamp in self._stamps.items():
+            above, _, name = path.rpartition("/")
+            if path and above in self._listings:
+                folders[self._on_disk(above)][name] = stamp
+            else:
+                places[self._on_disk(path)] = stamp
+        for path, entry in self._entries.items():
+            parent = self._entries.get(path.rpartition("/")[0])
+            # Below what is no folder nothing was looked at.
+            if entry is None and path not in self._stamps and parent is not None and parent.kind is Kind.DIRECTORY:
+                places[self._on_disk(path)] = ABSENT
+        return folders, places
+
     def _is_seen(self, entry: Entry) -> bool:
         if self._ignored is None or not entry.path:
             return True
@@ -158,16 +186,18 @@ class LocalTree:
         with os.scandir(self._on_disk(folder)) as found:
             for item in _by_bytes(list(found)):
                 path = prefix + item.name
-                if self._ignored is None or self._ignored.verdict(path) != Verdict.EXCLUDED:
-                    entry = self._entry(path, item.stat(follow_symlinks=False))
-                    if entry is not None:
-                        yield entry
+                if self._ignored is not None and self._ignored.verdict(path) == Verdict.EXCLUDED:
+                    self._left_out.setdefault(folder, []).append(item.name)
+                    continue
+                entry = self._entry(path, item.stat(follow_symlinks=False))
+                if entry is not None:
+                    yield entry
 
     def _entry(self, path: str, status: os.stat_result) -> Entry | None:
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
+        self._stamps[path] = look_of(status)
         if kind is Kind.FILE:
-            self._stamps[path] = stamp_of(status)
             inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
             # By position: a context may have hundreds of thousands of files.
             return Entry(path, kind, mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns, "", (0, 0), (), inode)

@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 from builder.arguments import KEEP_GIT_DIR
-from builder.context.ignore import FILE_NAME, IgnoreFile, find_ignore_file
+from builder.context.ignore import FILE_NAME, IgnoreFile, find_ignore_file, ignore_files
 from builder.context.local import LocalTree
 from builder.context.named import Folder, ImageContext, LayoutContext, NamedContexts, Url, context_source
 from builder.context.once import Once
@@ -14,8 +15,11 @@ from builder.context.remote import Remotes
 from builder.dockerfile.reader import Source, read
 from builder.errors import ContextError, DockerfileError, UsageError
 from builder.options import BuildOptions
+from cache.receipts import Receipt
 from cache.store import Store
 from layers.entry import Kind
+
+Seen = TypeVar("Seen")
 
 STDIN = "-"
 NAME = "Dockerfile"
@@ -42,11 +46,16 @@ class Contexts:
         self._places = Places(store, remotes, keep_git_dir=keep)
         self._found: Once[Place] = Once()
         self._opened: list[LocalTree] = []
+        self._read: dict[str, bytes | None] = {}
+        self._links: dict[str, str] = {}
+        self._once = False
+        """Whether something was read that cannot be looked at again, or not as it was."""
         self._looked: LocalTree | None = None
 
     def dockerfile(self) -> Source:
         """The Dockerfile that the options name, read into statements; DockerfileError if it is not there."""
         given = self._options.dockerfile
+        self._once |= given == STDIN or "://" in given
         if given == STDIN:
             return read(sys.stdin.buffer.read(), NAME)
         if "://" in given and isinstance(source := context_source(given), Url):
@@ -54,17 +63,21 @@ class Contexts:
         place = self._place("")
         if place.is_lasting:
             # -f is relative to the current folder, as for docker.
-            path = _spelt(given or os.path.join(place.folder, NAME), os.path.exists)
-            return read(_content(path), os.path.basename(path))
+            usual = given or os.path.join(place.folder, NAME)
+            path = _spelt(usual, os.path.exists)
+            data = _content(path)
+            self._note_read(usual, None if usual != path else data)
+            self._note_read(path, data)
+            return read(data, os.path.basename(path))
         if place.file:
             if given:
                 raise UsageError(f"the context is a Dockerfile, and -f {given} names another one")
             return read(_content(place.file), NAME)
         path = self._spelt_inside(place, given or NAME)
-        data = self._inside(place, path)
-        if data is None:
+        inside = self._inside(place, path)
+        if inside is None:
             raise DockerfileError(f"the context has no {path}", hint="-f FILE names another file in it")
-        return read(data, os.path.basename(path))
+        return read(inside, os.path.basename(path))
 
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file leaves out a path of the build context, and all below it; False without a context."""
@@ -81,6 +94,7 @@ class Contexts:
         tree = LocalTree(place.folder, self._store.files, self._ignore_file(place, name))
         if place.is_lasting:
             self._opened.append(tree)
+            self._links[place.folder] = tree.root
         return tree
 
     def save(self) -> None:
@@ -88,8 +102,22 @@ class Contexts:
         for tree in self._opened:
             tree.save()
 
+    def seen(self) -> Receipt | None:
+        """All that was read and looked at; None if some of it cannot be looked at again, or changed meanwhile."""
+        receipt = Receipt({}, dict(self._links), dict(self._read), {}, {}, {})
+        for tree in self._opened:
+            folders, places = tree.seen()
+            if not (_agrees(folders, receipt.folders) and _agrees(places, receipt.places)):
+                return None
+        return None if self._once else receipt
+
+    def _note_read(self, path: str, data: bytes | None) -> None:
+        self._once |= not _agrees({path: data}, self._read)
+
     def _place(self, name: str) -> Place:
-        return self._found.get(name, lambda: self._find(name))
+        place = self._found.get(name, lambda: self._find(name))
+        self._once |= not place.is_lasting
+        return place
 
     def _find(self, name: str) -> Place:
         if name:
@@ -108,8 +136,14 @@ class Contexts:
         dockerfile = "" if name else self._options.dockerfile or NAME
         is_file = bool(dockerfile) and dockerfile != STDIN and isinstance(context_source(dockerfile), Folder)
         if place.is_lasting:
-            path = self._options.dockerfile or os.path.join(place.folder, dockerfile)
-            return find_ignore_file(place.folder, _spelt(path, os.path.exists) if is_file else None)
+            path = _spelt(self._options.dockerfile or os.path.join(place.folder, dockerfile), os.path.exists)
+            file = find_ignore_file(place.folder, path if is_file else None)
+            for candidate in ignore_files(place.folder, path if is_file else None):
+                found = file is not None and file.path == candidate
+                self._note_read(candidate, file.data if file and found else None)
+                if found:
+                    break
+            return file
         for path in (self._spelt_inside(place, dockerfile) + FILE_NAME, FILE_NAME) if is_file else (FILE_NAME,):
             data = self._inside(place, path)
             if data is not None:
@@ -124,6 +158,13 @@ class Contexts:
         tree = LocalTree(place.folder, self._store.files)
         entry = tree.lookup(tree.resolve(path))
         return _content(tree.content(entry)) if entry is not None and entry.kind is Kind.FILE else None
+
+
+def _agrees(new: dict[str, Seen], known: dict[str, Seen]) -> bool:
+    """Add what was seen to what is known; False if they contradict each other."""
+    agrees = all(known.get(path, seen) == seen for path, seen in new.items())
+    known |= new
+    return agrees
 
 
 def _spelt(path: str, exists: Callable[[str], bool]) -> str:

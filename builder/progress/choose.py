@@ -1,12 +1,40 @@
 """The listener for a mode of `--progress`."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Literal, TextIO
 
-from builder.events import Listener
+from builder.events import Event, Listener
 
 Mode = Literal["auto", "tty", "plain", "quiet"]
+
+
+class _Copy(io.StringIO):
+    """Text that would be written to a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._original = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a text has none, but what it is for does
+        return self._original.encoding
+
+    def fileno(self) -> int:
+        return self._original.fileno()
+
+    def isatty(self) -> bool:
+        return self._original.isatty()
+
+
+def transcript(mode: Mode, stream: TextIO, events: Iterable[Event]) -> str:
+    """What a listener for `stream` would write of events that happen all at once."""
+    copy = _Copy(stream)
+    with open_listener(mode, copy, lambda: 0.0) as listener:
+        for event in events:
+            listener(event)
+    return copy.getvalue()
 
 
 def open_listener(mode: Mode, stream: TextIO, clock: Callable[[], float]) -> AbstractContextManager[Listener]:

@@ -26,7 +26,7 @@ class Case:
         return [*PYBUILD, "build", f"--root={store}", *named, "--output=type=oci,dest=-", self.context]
 
 
-PYBUILD = ("-c", "from builder.cli.main import entry; entry()")
+PYBUILD = ("-c", "from builder.cli.start import entry; entry()")
 
 _OURS = "testdata/environments"
 
