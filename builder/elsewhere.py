@@ -112,7 +112,7 @@ class RepositoryTree:
     def children(self, path: str) -> list[Entry]:
         return self._checked_out().children(path)
 
-    def content(self, entry: Entry) -> str:
+    def content(self, entry: Entry) -> str | bytes:
         return self._checked_out().content(entry)
 
     def digest(self, entry: Entry) -> Digest:

@@ -63,12 +63,10 @@ def test_names_are_sorted_by_their_bytes_and_may_be_any_bytes(root: Path, files:
     assert found == sorted(names)
 
 
-def test_each_kind_is_told_and_sockets_are_left_out(root: Path, files: FileTable) -> None:
+def test_each_kind_is_told(root: Path, files: FileTable) -> None:
     (root / "d").mkdir(mode=0o700)
     (root / "l").symlink_to("d/../nowhere")
     os.mkfifo(root / "p", 0o600)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(root / "s"))
 
     found = {entry.path: entry for entry in LocalTree(str(root), files).children("")}
 
@@ -79,6 +77,20 @@ def test_each_kind_is_told_and_sockets_are_left_out(root: Path, files: FileTable
     }
     assert found["l"].target == "d/../nowhere"
     assert found["d"].mode == 0o700
+
+
+def test_a_socket_is_an_empty_file(root: Path, files: FileTable) -> None:
+    """So it is for BuildKit, which lets COPY name one; it was not there for COPY before."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "s"))
+    (root / "s").chmod(0o640)
+    tree = LocalTree(str(root), files)
+
+    entry = tree.lookup("s")
+
+    assert entry is not None
+    assert (entry.kind, entry.mode, entry.size) == (Kind.FILE, 0o640, 0)
+    assert (tree.content(entry), tree.digest(entry)) == (b"", Digest.of(b""))
 
 
 @pytest.mark.kernel

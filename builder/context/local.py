@@ -45,11 +45,12 @@ class LocalTree:
         self._entries: dict[str, Entry | None] = {}
         self._listings: dict[str, list[Entry]] = {}
         self._stamps: dict[str, bytes] = {}
-        """Of all that was looked at, sockets too."""
+        """Of all that was looked at."""
         self._left_out: dict[str, list[str]] = {}
         """Names in a folder that were not looked at."""
         self._digests: dict[str, Digest] = {}
         self._brought_back: dict[str, bool] = {}
+        self._sockets: set[str] = set()
 
     def lookup(self, path: str) -> Entry | None:
         """What stands at the path itself; no symlink on the way is followed."""
@@ -87,9 +88,9 @@ class LocalTree:
         entries = self._listing(path)
         return [child for child in entries if self._is_seen(child)] if self._ignored else list(entries)
 
-    def content(self, entry: Entry) -> str:
+    def content(self, entry: Entry) -> str | bytes:
         """The path on disk of a file. No component of it was a symlink when it was looked at."""
-        return self._on_disk(entry.path)
+        return b"" if entry.path in self._sockets else self._on_disk(entry.path)
 
     def digest(self, entry: Entry) -> Digest:
         """The digest of a file's bytes; the file is read only if the cache does not know it."""
@@ -189,11 +190,9 @@ class LocalTree:
                 if self._ignored is not None and self._ignored.verdict(path) == Verdict.EXCLUDED:
                     self._left_out.setdefault(folder, []).append(item.name)
                     continue
-                entry = self._entry(path, item.stat(follow_symlinks=False))
-                if entry is not None:
-                    yield entry
+                yield self._entry(path, item.stat(follow_symlinks=False))
 
-    def _entry(self, path: str, status: os.stat_result) -> Entry | None:
+    def _entry(self, path: str, status: os.stat_result) -> Entry:
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
         self._stamps[path] = look_of(status)
@@ -202,13 +201,19 @@ class LocalTree:
             # By position: a context may have hundreds of thousands of files.
             return Entry(path, kind, mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns, "", (0, 0), (), inode)
         if kind is None:
-            return None
+            return self._socket(path, status)
         entry = Entry(path, kind, mode & 0o7777, mtime_ns=status.st_mtime_ns)
         if kind is Kind.SYMLINK:
             return entry._replace(target=os.readlink(self._on_disk(path)))
         if kind in {Kind.CHARACTER, Kind.BLOCK}:
             return entry._replace(device=(os.major(status.st_rdev), os.minor(status.st_rdev)))
         return entry
+
+    def _socket(self, path: str, status: os.stat_result) -> Entry:
+        """As for BuildKit, a socket in a context is a file with nothing in it."""
+        self._sockets.add(path)
+        self._digests[path] = Digest.of(b"")
+        return Entry(path, Kind.FILE, status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns)
 
     def _on_disk(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

@@ -157,7 +157,10 @@ class Contexts:
         """A file of a context that is not the person's own: no link in it leads out of it."""
         tree = LocalTree(place.folder, self._store.files)
         entry = tree.lookup(tree.resolve(path))
-        return _content(tree.content(entry)) if entry is not None and entry.kind is Kind.FILE else None
+        if entry is None or entry.kind is not Kind.FILE:
+            return None
+        content = tree.content(entry)
+        return content if isinstance(content, bytes) else _content(content)
 
 
 def _agrees(new: dict[str, Seen], known: dict[str, Seen]) -> bool:
