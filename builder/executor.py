@@ -58,6 +58,11 @@ class Executor:
         self._cancel = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._cancelled = False
 
+    @property
+    def unpacks(self) -> bool:
+        """Whether commands stand on the trees of layers."""
+        return self._backend is not None and self._backend.unpacks
+
     def close(self) -> None:
         """End what was started for commands."""
         self._opener.close()

@@ -1,7 +1,7 @@
 """Finds the images that FROM and --from name: a named context, the store, a registry; and brings their layers."""
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
@@ -45,6 +45,8 @@ class Images:
         self._registries = registries
         self._pull = pull
         self._found: dict[tuple[str, Platform], Base] = {}
+        self._stood_on: set[Digest] = set()
+        """Layers, by diff_id, of which trees are needed as soon as they are here."""
         self._unnamed: set[Digest] = set()
         """Images of registries that came in this build."""
         self._stack = ExitStack()
@@ -65,16 +67,19 @@ class Images:
             base = self._found[name, platform] = self._find(name, platform, any_single=any_single)
         return base
 
-    def fetch(self, base: Base, title: str, *, to_read: bool = True) -> None:
+    def fetch(self, base: Base, title: str, *, to_read: bool = True, to_stand_on: bool = False) -> None:
         """Bring the layers that the store lacks, and say so under a title, or that nothing is to be done.
 
         Each layer is checked against its diff_id, and what is in it remembered. If nobody is `to_read` files of it,
-        layers of which that is known already stay where they are.
+        layers of which that is known already stay where they are. For who is `to_stand_on` them they are unpacked on
+        the way.
         """
         missing = self._missing(base.image)
         if not to_read:
             missing = tuple(layer for layer in missing if not self._store.has_index(layer.diff_id))
         if missing:
+            if to_stand_on:
+                self._stood_on |= {layer.diff_id for layer in missing}
             self._supply.bring(missing, title)
             self.keep()
         else:
@@ -147,7 +152,9 @@ class Images:
 
         def inspect(layer: Descriptor, stream: BinaryIO) -> None:
             diff_id = image.diff_id_of(layer)
-            self._store.keep_index(diff_id, read_layer(layer, diff_id, stream))
+            with self._store.trees.growing(diff_id) if diff_id in self._stood_on else nullcontext() as tree:
+                index = read_layer(layer, diff_id, stream, tree)
+            self._store.keep_index(diff_id, index)
 
         if self._registry is None:
             self._registry = self._stack.enter_context(Registry(self._registries, warn=self._report.warn))

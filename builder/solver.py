@@ -117,7 +117,8 @@ class Solver:
         if waits or (isinstance(first, Copy) and first.link):
             self._report.cached(start.title)
         else:
-            self._images.fetch(start.base, start.title, to_read=isinstance(first, Run))
+            runs = isinstance(first, Run)
+            self._images.fetch(start.base, start.title, to_read=runs, to_stand_on=runs and self._executor.unpacks)
 
     def _solve_step(self, stage: int, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
         stages = {origin.stage for origin in origins_of(action) if isinstance(origin, FromStage)}

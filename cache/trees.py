@@ -17,12 +17,15 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.digest import Digest
+from layers.entry import Entry
 from layers.errors import ImageError, StoreError
 from layers.layer import Layer
 from layers.layout import Layout
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from layers.unpack import Tree
 
 _FRESH = ".fresh"
 _BLOCK = 1 << 20
@@ -78,6 +81,27 @@ class Trees:
             self._place(folder, path, scratch)
             return path
 
+    @contextmanager
+    def growing(self, diff_id: Digest) -> Iterator[Callable[[Entry, BinaryIO], None]]:
+        """Make a layer's tree in the pass in which its blob comes: of the entries of its tar, as they are given.
+
+        It is kept if the block ends well, which says that the tar is what the diff_id says. A tree that leans on those
+        below, or that cannot be made, is left to `ensure`, which has them and tells what is wrong.
+        """
+        from layers.unpack import growing
+
+        with self._scratch("tree") as scratch:
+            folder = os.path.join(scratch, "tree")
+            os.mkdir(folder, 0o755)
+            with growing(folder) as tree:
+                sapling = _Sapling(tree)
+                yield sapling.add
+                sapling.finish()
+            if sapling.is_good:
+                with self._lock(f"tree-{diff_id.hex}"):
+                    if not self.has(diff_id):
+                        self._place(folder, self.path(diff_id), scratch)
+
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
         """The trees of all these layers, lowest first; see `ensure`. Blobs that are needed for it are brought."""
         self._bring([layer for layer in layers if not self.has(layer.diff_id)])
@@ -132,6 +156,38 @@ class Trees:
             os.rename(folder, path)
         except OSError as error:
             raise StoreError(f"the tree {path} cannot be kept: {error.strerror}") from error
+
+
+class _Sapling:
+    """A tree that may come to nothing, without this being anybody's error."""
+
+    def __init__(self, tree: "Tree") -> None:
+        self._tree = tree
+        self.is_good = True
+
+    def add(self, entry: Entry, content: BinaryIO) -> None:
+        """Put an entry into the tree, if that is still worth it. Errors of the content's stream come as they are."""
+        with self._alone():
+            if self.is_good:
+                self._tree.add(entry, content)
+
+    def finish(self) -> None:
+        """There are no more entries."""
+        with self._alone():
+            if self.is_good:
+                self._tree.finish()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self.is_good = False
+        except ImageError:
+            self.is_good = False
+            if not self._tree.leans:
+                raise
+        self.is_good &= not self._tree.leans
 
 
 def remove(path: str) -> None:

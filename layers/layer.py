@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.compress import Compression
@@ -69,8 +69,13 @@ def write_layer(
     return Layer(diff_id, Descriptor(compression.media_type, digest, compressed_size), size), builder.finish()
 
 
-def read_layer(descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> LayerIndex:
-    """The index of the layer in this blob. ImageError if it is no layer, or not the one that has this diff_id."""
+def read_layer(
+    descriptor: Descriptor, diff_id: Digest, stream: BinaryIO, also: Callable[[Entry, BinaryIO], None] | None = None
+) -> LayerIndex:
+    """The index of the layer in this blob. ImageError if it is no layer, or not the one that has this diff_id.
+
+    `also` is given each entry of the tar in the same pass, with its content.
+    """
     from layers.compress import decompressed
     from layers.tar import read_tar
 
@@ -78,7 +83,14 @@ def read_layer(descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> Lay
     tar = io.BufferedReader(hashed, _READ)
     builder = IndexBuilder()
     for entry, content in read_tar(tar):
-        builder.add(entry, content if builder.wants(entry) else None)
+        if builder.wants(entry):
+            content = io.BytesIO(content.read())  # noqa: PLW2901 - it is small, and read twice
+            builder.add(entry, content)
+            content.seek(0)
+        else:
+            builder.add(entry)
+        if also:
+            also(entry, content)
     while tar.read(_READ):
         pass  # the diff_id goes on to the last byte, the tar need not
     if hashed.digest() != diff_id:

@@ -6,8 +6,8 @@ follows none, and each name is made anew in an open folder. Where the two disagr
 
 import errno
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 from layers import inode
@@ -33,20 +33,26 @@ def unpack(stream: BinaryIO, root: str, *, lowers: Sequence[str] = ()) -> bool:
     ImageError for a tar that is broken or hostile, StoreError for what this place does not allow; what was written
     until then stays.
     """
-    with ExitStack() as stack:
-        tree = _Tree(stack.enter_context(InRoot(root)), Lowers(lowers, stack))
-        path = ""
-        try:
+    path = ""
+    try:
+        with growing(root, lowers=lowers) as tree:
             for entry, content in read_tar(stream):
                 path = entry.path
                 tree.add(entry, content)
             tree.finish()
-        except OSError as error:
-            raise translated(error, path) from error
-        return tree.leans
+            return tree.leans
+    except OSError as error:
+        raise translated(error, path) from error
 
 
-class _Tree:
+@contextmanager
+def growing(root: str, *, lowers: Sequence[str] = ()) -> Iterator["Tree"]:
+    """A tree for who reads the tar himself; what the kernel refuses comes as OSError, else as `unpack` says."""
+    with ExitStack() as stack:
+        yield Tree(stack.enter_context(InRoot(root)), Lowers(lowers, stack))
+
+
+class Tree:
     """A layer's tree while it grows. Folders get owner, mode and time at the end: they would be in the way before."""
 
     def __init__(self, root: InRoot, lowers: Lowers) -> None:
@@ -63,6 +69,7 @@ class _Tree:
         self._with_marked_files: set[str] = set()
         """Folders that have to say that whiteouts in them are files."""
         self.leans = False
+        """Whether it is right above the layers below only."""
         os.chmod(root.folder(""), 0o700)  # above all without a setgid bit, which folders would inherit
 
     def add(self, entry: Entry, content: BinaryIO) -> None:

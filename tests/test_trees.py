@@ -9,10 +9,12 @@ import pytest
 from grants import USER_NAMESPACES, demand
 
 from cache.store import Store
+from layers.compress import decompressed
 from layers.digest import Digest
 from layers.entry import Change, Entry, Kind
 from layers.errors import ImageError, PybuildError
-from layers.layer import Layer, write_layer
+from layers.layer import Layer, read_layer, write_layer
+from layers.unpack import unpack
 
 DIFF_ID = Digest.of(b"diff")
 
@@ -36,6 +38,19 @@ def upper(store: Store, text: str = "x") -> str:
     os.mkdir(folder)
     Path(folder, "file").write_text(text)
     return folder
+
+
+def tree_of(root: str) -> dict[str, tuple[int, int, int, bytes]]:
+    """What is in a folder: mode, number of links, time, and content, by path."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in [*folders, *files]:
+            path = os.path.join(folder, name)
+            status = os.lstat(path)
+            content = b"" if os.path.islink(path) or os.path.isdir(path) else Path(path).read_bytes()
+            links = 1 if os.path.isdir(path) else status.st_nlink
+            found[os.path.relpath(path, root)] = (status.st_mode, links, status.st_mtime_ns, content)
+    return found
 
 
 def leftovers(store: Store) -> list[str]:
@@ -120,6 +135,76 @@ def test_a_tree_that_leans_on_those_below_is_kept_for_this_stack_alone(store: St
         modes.append(os.stat(os.path.join(tree, "tmp")).st_mode & 0o7777)
 
     assert modes == [0o1777, 0o700]
+
+
+def read_growing(store: Store, layer: Layer) -> None:
+    """Read a layer as it is when it comes from a registry, with its tree growing beside."""
+    with store.trees.growing(layer.diff_id) as tree, store.layout.open(layer.descriptor) as blob:
+        read_layer(layer.descriptor, layer.diff_id, blob, tree)
+
+
+@pytest.mark.kernel
+def test_a_tree_grows_in_the_pass_that_reads_a_layer(store: Store) -> None:
+    changes = [
+        Change(Entry("etc", Kind.DIRECTORY, 0o711)),
+        Change(Entry("etc/passwd", Kind.FILE, 0o640, size=4), b"root"),
+        Change(Entry("etc/shadow", Kind.FILE, 0o4600, size=2, inode=1), b"no"),
+        Change(Entry("etc/shadow-", Kind.FILE, 0o4600, size=2, inode=1), b"no"),
+        Change(Entry("link", Kind.SYMLINK, 0o777, target="etc")),
+    ]
+    layer, _ = write_layer(changes, store.layout)
+
+    read_growing(store, layer)
+
+    assert store.trees.has(layer.diff_id)
+    grown, folder = tree_of(store.trees.path(layer.diff_id)), store.temporary("other")
+    with decompressed(store.layout.open(layer.descriptor)) as tar:
+        unpack(tar, folder)
+    assert grown == tree_of(folder)
+    assert leftovers(store) == [os.path.basename(folder)]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change(Entry("folder/file", Kind.FILE, size=1), b"1"),
+        Change(Entry("name", Kind.HARDLINK, target="file/of/a/layer/below")),
+    ],
+    ids=["a folder that is not listed", "a link to another layer"],
+)
+def test_a_tree_that_would_lean_does_not_grow_alone(store: Store, change: Change) -> None:
+    layer, _ = write_layer([change, Change(Entry("z", Kind.FILE, size=1), b"1")], store.layout)
+
+    read_growing(store, layer)
+
+    assert not store.trees.has(layer.diff_id)
+    assert leftovers(store) == []
+
+
+@pytest.mark.kernel
+def test_a_layer_that_is_not_what_it_should_be_leaves_no_tree(store: Store) -> None:
+    layer = write(store, a=b"text")
+
+    with pytest.raises(ImageError, match="unpacks to"):
+        read_growing(store, Layer(DIFF_ID, layer.descriptor, layer.size))
+
+    assert not store.trees.has(DIFF_ID)
+    assert leftovers(store) == []
+
+
+@pytest.mark.kernel
+def test_a_tree_that_cannot_be_made_ends_no_download(store: Store) -> None:
+    """What is wrong is told when the tree is needed, by who knows for what."""
+    layer = write(store, **{"a" * 200: b"1", "b": b"2"})
+    long, _ = write_layer([Change(Entry("a" * 256, Kind.FILE, size=1), b"1")], store.layout)
+
+    read_growing(store, long)
+    read_growing(store, layer)
+
+    assert (store.trees.has(long.diff_id), store.trees.has(layer.diff_id)) == (False, True)
+    with pytest.raises(ImageError, match="cannot be unpacked"):
+        store.trees.ensure(long, store.layout, ())
 
 
 @pytest.mark.kernel

@@ -76,6 +76,8 @@ class Backend(Protocol):
     """What cannot work in this place, as a hint for a command that failed; empty if everything can."""
     warning: str
     """What protects less here than it should, to be said once; empty if nothing does."""
+    unpacks: bool
+    """Whether a ground stands on a tree for each of its layers."""
 
     def admit(self, demands: Demands) -> None:
         """Raise SandboxError if a command cannot have here what it asks for; before anything is done for it."""

@@ -29,6 +29,7 @@ class ChrootBackend:
     """Runs steps in changed roots, as real root."""
 
     name = "chroot"
+    unpacks = False
     warning = (
         "RUN is not isolated: no namespaces and mounts can be had here, so commands are root of this container, without"
         " /proc and /sys, and could reach its files and processes"

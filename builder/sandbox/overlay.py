@@ -36,6 +36,7 @@ class OverlayBackend:
     """Runs steps on overlays: as root, as a user with subordinate ids, or, within limits, with a single id."""
 
     name = "overlay"
+    unpacks = True
 
     def __init__(self) -> None:
         self.caveat = ""
