@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from builder.dockerfile.instructions import Arg
 from builder.dockerfile.words import expand_word
+from builder.errors import located
 from layers.oci import Platform
 
 _PROXIES = ("ALL_PROXY", "FTP_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
@@ -37,12 +38,13 @@ def global_arguments(
     values["TARGETSTAGE"] = target or "default"
     values.update((name, value) for name, value in build_args.items() if name in values)
     for instruction in declared:
-        for declaration in instruction.declarations:
-            name = expand_word(declaration.name, values.get, escape)
-            if name in build_args:
-                values[name] = build_args[name]
-            elif declaration.default is not None:
-                values[name] = expand_word(declaration.default, values.get, escape)
+        with located(instruction.location):
+            for declaration in instruction.declarations:
+                name = expand_word(declaration.name, values.get, escape)
+                if name in build_args:
+                    values[name] = build_args[name]
+                elif declaration.default is not None:
+                    values[name] = expand_word(declaration.default, values.get, escape)
     return values
 
 

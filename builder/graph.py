@@ -15,7 +15,7 @@ from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError, Location, located
 from builder.evaluation.instruction import evaluate
 from builder.evaluation.run import ENTITLEMENTS
-from builder.evaluation.stage_state import DEFAULT_PATH, Reading, Scope, StageState
+from builder.evaluation.stage_state import DEFAULT_PATH, WINDOWS, Reading, Scope, StageState
 from builder.steps.step import Base, FromContext, FromImage, FromStage, Origin, RunSettings, Step
 from builder.survey import Survey, SurveyedStage
 from layers.data import dataclass, field, replace
@@ -154,6 +154,10 @@ class Evaluation:
 
     def survey(self) -> Survey:
         """What was seen, however far the evaluation came."""
+        try:
+            defaults = self._global_arguments({})
+        except DockerfileError:  # ARG NAME=${NAME:?}, which has to be given
+            defaults = self._globals
         return Survey(
             dockerfile=self._dockerfile,
             stages={index: self._surveyed(index) for index in sorted(self._readings)},
@@ -161,7 +165,7 @@ class Evaluation:
             platform=self._surroundings.platform,
             build_args=self._surroundings.build_args,
             global_args=self._globals,
-            default_args=self._global_arguments({}),
+            default_args=defaults,
         )
 
     def _global_arguments(self, build_args: Mapping[str, str]) -> dict[str, str]:
@@ -316,8 +320,9 @@ class Evaluation:
         if isinstance(start, ImageStart):
             config = replace(start.base.image.config, diff_ids=(), history=(), created="")
             return StageState.begin(config, self._escape)
-        nothing = RunConfig(env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-        return StageState.begin(ImageConfig(self._surroundings.platform, nothing), self._escape)
+        platform = self._surroundings.platform
+        path = () if platform.os == WINDOWS else (f"PATH={DEFAULT_PATH}",)
+        return StageState.begin(ImageConfig(platform, RunConfig(env=path, working_dir="/")), self._escape)
 
     def _origin(self, name: str, index: int) -> Origin:
         """What COPY --from=`name` in a stage means: a named context, a stage by name or number, or an image."""

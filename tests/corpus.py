@@ -255,7 +255,9 @@ def differences(case: Case, outcome: Outcome) -> list[str]:
     if outcome.error:
         return [f"it failed on line {outcome.line}: {outcome.error} ({outcome.hint})"]
     found = list(_file_differences(case, outcome.files))
-    expected = {"WorkingDir": "/", "Env": [PATH, *table.get("env", [])], **table.get("config", {})}
+    path = [] if table.get("platforms", [""])[0].startswith("windows/") else [PATH]
+    env = {"Env": [*path, *table.get("env", [])]}
+    expected = {"WorkingDir": "/", **(env if env["Env"] else {}), **table.get("config", {})}
     actual = {key: value for key, value in outcome.config.items() if key != "ArgsEscaped"}
     if case.runs:
         expected = {**expected, "Cmd": ["sh"], **table.get("config", {})}

@@ -12,7 +12,9 @@ from layers.data import dataclass, field
 from layers.oci import ImageConfig
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_SHELL = ("/bin/sh", "-c")
+WINDOWS = "windows"
+_DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 _MOST_UNDEFINED = 100
 """Of one instruction: nobody reads more, and each is compared with all that is defined."""
 
@@ -50,7 +52,8 @@ class StageState:
     @classmethod
     def begin(cls, config: ImageConfig, escape: str) -> Self:
         """The state after FROM."""
-        return cls(config, escape, {"PATH": DEFAULT_PATH} | config.config.environment)
+        default = {} if config.platform.os == WINDOWS else {"PATH": DEFAULT_PATH}
+        return cls(config, escape, default | config.config.environment)
 
     def continued(self) -> "StageState":
         """The state of a stage FROM this one: everything but the steps and whether CMD is its own."""
@@ -94,7 +97,7 @@ class StageState:
 
     @property
     def shell(self) -> tuple[str, ...]:
-        return self.config.config.shell or DEFAULT_SHELL
+        return self.config.config.shell or (_WINDOWS_SHELL if self.config.platform.os == WINDOWS else _DEFAULT_SHELL)
 
     @property
     def directory(self) -> str:
