@@ -100,6 +100,15 @@ def test_a_secret_is_read_like_a_file_and_is_on_no_disk(project: Project) -> Non
     assert read == [f"{hashlib.md5(secret.encode(), usedforsecurity=False).hexdigest()}  -".encode()] * 3
 
 
+def test_a_command_that_writes_to_a_secret_does_not_wait_for_ever(project: Project) -> None:
+    """A pipe is opened for writing when somebody reads it, and nobody does: the build stood still."""
+    run = "RUN --mount=type=secret,id=s (echo x >> /run/secrets/s); (echo x > /run/secrets/s); cat /run/secrets/s > /o"
+
+    image = build(project, run, CHROOT, "--secret=id=s,env=T", "--step-timeout=60s", T="secret")
+
+    assert image.files["o"] == b"secret"
+
+
 def test_a_daemon_that_left_its_session_ends_with_its_step(project: Project) -> None:
     build(project, "RUN setsid sh -c 'trap \"\" TERM HUP; sleep 76551' & sleep 76551 & sleep 0.2", CHROOT)
 

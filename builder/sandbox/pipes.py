@@ -1,16 +1,19 @@
 """Secrets for commands where nothing can be mounted: named pipes, since a file would be on the disk.
 
 A command that opens the path and reads to the end gets the content, as often as it likes. What it cannot do is ask for
-the size, or read anywhere but from the beginning.
+the size, or read anywhere but from the beginning. What it writes is refused or lost.
 """
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from builder.sandbox.attached import Document
 from layers import inode
+
+_PATIENCE = 1.0
+"""In seconds: for how long a command may wait for what will not come by itself."""
 
 
 def make_pipe(path: str, document: Document) -> str:
@@ -28,12 +31,13 @@ def served(place: str, document: Document, spare: str) -> Iterator[None]:
     `spare` is a free path on the same file system, out of the command's reach.
     """
     server = _Server(place, document, spare)
-    thread = threading.Thread(target=server.serve, name="secret")
-    thread.start()
+    threads = [threading.Thread(target=work, name="secret") for work in (server.serve, server.look_after)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
-        server.end(thread)
+        server.end(threads)
 
 
 class _Server:
@@ -43,29 +47,49 @@ class _Server:
         self._name = os.path.basename(place)
         self._folder = os.open(os.path.dirname(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pipe = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._replaced: list[int] = []
+        """Pipes that had the name until lately."""
         self._lock = threading.Lock()
-        self._ended = False
+        self._ended = threading.Event()
 
     def serve(self) -> None:
         """Until another thread calls `end`."""
         while True:
-            # By the descriptor, whatever the command has done to the name. Returns when there is a reader.
-            writer = os.open(f"/proc/self/fd/{self._pipe}", os.O_WRONLY | os.O_CLOEXEC)
-            with os.fdopen(writer, "wb", buffering=0) as stream, suppress(BrokenPipeError):
-                with self._lock:
-                    if self._ended:
-                        return
-                    self._renew()
-                stream.write(self._document.data)
+            writer = _opened(self._pipe, os.O_WRONLY)  # returns when there is a reader
+            with self._lock:
+                if self._ended.is_set():
+                    os.close(writer)
+                    return
+                self._renew()
+            self._give(writer)
 
-    def end(self, thread: threading.Thread) -> None:
-        """Let `serve` return, which runs in this thread. The command has ended, so there are no other readers."""
+    def look_after(self) -> None:
+        """Until another thread calls `end`: let nobody wait for ever to whom `serve` does not come."""
+        while not self._ended.wait(_PATIENCE):
+            with self._lock:
+                replaced, self._replaced = self._replaced, []
+                # One who writes waits for a reader. This one is gone at once, so that writing fails with EPIPE.
+                os.close(_opened(self._pipe, os.O_RDONLY | os.O_NONBLOCK))
+            for pipe in replaced:
+                # One who reads may have found a pipe by its name just before that became another one's.
+                with suppress(OSError):  # ENXIO: there is nobody
+                    self._give(_opened(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                os.close(pipe)
+
+    def end(self, threads: Sequence[threading.Thread]) -> None:
+        """Let the threads return that run in this. The command has ended, so there are no other readers."""
         with self._lock:
-            self._ended = True
-            reader = os.open(f"/proc/self/fd/{self._pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        thread.join()
-        for descriptor in (reader, self._pipe, self._folder):
+            self._ended.set()
+            reader = _opened(self._pipe, os.O_RDONLY | os.O_NONBLOCK)
+        for thread in threads:
+            thread.join()
+        for descriptor in (reader, self._pipe, self._folder, *self._replaced):
             os.close(descriptor)
+
+    def _give(self, writer: int) -> None:
+        os.set_blocking(writer, True)
+        with os.fdopen(writer, "wb", buffering=0) as stream, suppress(BrokenPipeError):
+            stream.write(self._document.data)
 
     def _renew(self) -> None:
         """Put another pipe in the place of one that has a reader: two readers of one would share what is written."""
@@ -75,5 +99,10 @@ class _Server:
         # The command took the name or its folder away, if that fails.
         with suppress(OSError), inode.keeping_times(f"/proc/self/fd/{self._folder}"):
             os.rename(self._spare, self._name, dst_dir_fd=self._folder)
-        os.close(self._pipe)
+        self._replaced.append(self._pipe)
         self._pipe = pipe
+
+
+def _opened(pipe: int, flags: int) -> int:
+    """By the descriptor, whatever the command has done to the name."""
+    return os.open(f"/proc/self/fd/{pipe}", flags | os.O_CLOEXEC)
