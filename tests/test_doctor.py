@@ -7,6 +7,7 @@ from dataclasses import replace
 import confined
 import pytest
 import users
+from grants import NAMESPACES, refusal
 from images import Project, command, pybuild
 
 from builder.doctor.diagnosis import Diagnosis, diagnose
@@ -46,6 +47,15 @@ def test_without_namespaces_a_container_is_told_how_it_could_be_run() -> None:
     assert (diagnosis.works, diagnosis.backend, diagnosis.reason) == (True, "chroot", "it is not isolated")
     assert finding(diagnosis, "namespaces") == (False, "EPERM, operation not permitted")
     assert any("seccomp=unconfined" in each for each in diagnosis.advice)
+
+
+def test_without_namespaces_only_root_has_several_ids() -> None:
+    """Root of a default container was told that it has not, beside the words that it has all ids of the container."""
+    ways = (Way.CONTAINER_ROOT, Way.SUBORDINATE, Way.SINGLE)
+
+    each = [judged(replace(EVERYTHING, way=way, namespaces=EPERM, inside={})) for way in ways]
+
+    assert [finding(diagnosis, "several ids")[0] for diagnosis in each] == [True, False, False]
 
 
 def test_where_no_back_end_can_be_had_nothing_works() -> None:
@@ -99,6 +109,10 @@ def test_the_file_system_is_that_of_the_nearest_mount(folder: str, expected: str
     assert file_system(folder, mounts) == expected
 
 
+def back_end_here() -> str:
+    return "chroot" if refusal(NAMESPACES, users.ROOT) else "overlay"
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize("user", [users.ROOT, users.RANGES, users.SINGLE])
 def test_it_finds_out_what_builds_find_out_and_leaves_no_trace(project_of: Callable[[str], Project], user: str) -> None:
@@ -108,7 +122,7 @@ def test_it_finds_out_what_builds_find_out_and_leaves_no_trace(project_of: Calla
     result = pybuild("doctor", "--json", f"--root={project.root}", cwd=project.place, user=user)
 
     found = json.loads(result.out)
-    assert (result.status, found["works"], found["backend"]) == (0, True, "overlay")
+    assert (result.status, found["works"], found["backend"]) == (0, True, back_end_here())
     ids = next(each["fine"] for each in found["findings"] if each["name"] == "several ids")
     assert ids == (user != users.SINGLE)
     assert sorted(project.place.rglob("*")) == before
@@ -149,5 +163,12 @@ def test_it_is_written_for_people(project: Project) -> None:
     result = pybuild("doctor", f"--root={project.root}", cwd=project.place)
 
     assert result.status == 0
-    assert "What RUN can have:\n  yes  namespaces\n" in result.out
-    assert "RUN works, with the back-end overlay: namespaces and overlays work, with ids as root." in result.out
+    first, why = {
+        "overlay": ("  yes  namespaces\n", "namespaces and overlays work, with ids as root."),
+        "chroot": (
+            "  no   namespaces       EPERM, operation not permitted\n",
+            "commands can be given another root, but are not isolated and have no /proc.",
+        ),
+    }[back_end_here()]
+    assert f"What RUN can have:\n{first}" in result.out
+    assert f"RUN works, with the back-end {back_end_here()}: {why}" in result.out

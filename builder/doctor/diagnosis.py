@@ -64,7 +64,9 @@ def _findings(machine: Machine, trials: Trials) -> Iterator[Finding]:
         Way.SINGLE: f"one id alone: {trials.lacks}",
     }[trials.way]
     yield _finding("namespaces", trials.namespaces)
-    yield Finding("several ids", trials.way is not Way.SINGLE and bool(trials.namespaces), ids)
+    # Those of /etc/subuid can be had in a user namespace only.
+    has_ids = trials.namespaces if trials.way is Way.SUBORDINATE else trials.way is not Way.SINGLE
+    yield Finding("several ids", bool(has_ids), ids)
     if trials.namespaces:
         yield _finding("own processes", trials.inside["processes"])
         yield _finding("own /proc", trials.inside["proc"], otherwise="the one of this place is shown")
