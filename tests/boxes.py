@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from grants import NAMESPACES, USER_NAMESPACES, demand
 from users import RANGES, ROOT, SINGLE
 
 from builder.errors import CancelledError
@@ -129,7 +130,9 @@ Inside = Callable[[str, Body], Any]
 
 def start(user: str, folder: str, body: Body) -> tuple[int, int]:
     """Fork the process; gives its pid and a pipe from it."""
-    account = pwd.getpwnam(ROOT if user == CONTAINED else user)
+    person = ROOT if user == CONTAINED else user
+    demand(NAMESPACES if user == ROOT else USER_NAMESPACES, person)
+    account = pwd.getpwnam(person)
     os.chown(folder, account.pw_uid, account.pw_gid)
     reader, writer = os.pipe()
     pid = os.fork()

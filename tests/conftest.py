@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 import users
-from boxes import CONTAINED, Body, Inside, outcome, start
+from boxes import Body, Inside, outcome, start
 from grants import NAMESPACES, USER_NAMESPACES, demand
+from hypothesis import HealthCheck, settings
 from images import Project, make_base
+
+# How long something takes decides no test: the machine may be busy.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +49,18 @@ def project(project_of: Callable[[str], Project]) -> Project:
 
 
 @pytest.fixture
+def namespaces() -> None:
+    """For what commands have in namespaces only: mounts that are read-only or limited, /proc, networks of their own."""
+    demand(NAMESPACES)
+
+
+@pytest.fixture
 def inside() -> Iterator[Inside]:
     """Run a function with a box as some user, in a process of its own; gives what it returns."""
     users.users()
     folder = mkdtemp(dir="/var/tmp")
 
     def run(user: str, body: Body) -> Any:
-        demand(NAMESPACES if user == users.ROOT else USER_NAMESPACES, users.ROOT if user == CONTAINED else user)
         return outcome(*start(user, folder, body))
 
     yield run

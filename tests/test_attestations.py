@@ -374,16 +374,23 @@ def test_the_image_that_is_told_of_is_the_one_that_goes_out(project: Project, tm
 
 @kernel
 def test_other_tools_take_the_image(layout: Path, tmp_path: Path) -> None:
-    storage = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
     source = f"oci:{layout}:{NAME}"
 
     seen = json.loads(tool("skopeo", "inspect", source))
     tool("umoci", "unpack", "--image", f"{copied(source, tmp_path)}:app", tmp_path / "bundle")
-    container = tool("buildah", *storage, "from", source).strip()
-    folder = tool("buildah", *storage, "mount", container).strip()
 
     assert seen["Labels"] == {"a": "b"}
     assert (tmp_path / "bundle/rootfs/var/lib/dpkg/status").exists()
+
+
+@kernel
+@pytest.mark.usefixtures("namespaces")
+def test_buildah_starts_from_the_image(layout: Path, tmp_path: Path) -> None:
+    storage = ["--root", f"{tmp_path}/root", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs"]
+
+    container = tool("buildah", *storage, "from", f"oci:{layout}:{NAME}").strip()
+    folder = tool("buildah", *storage, "mount", container).strip()
+
     assert (Path(folder) / "opt/venv/snake.dist-info/METADATA").exists()
     tool("buildah", *storage, "rm", container)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import confined
 import pytest
 import users
+from grants import demand_reach
 from images import Project
 
 from builder.cli.run_options import backend_of
@@ -137,6 +138,7 @@ def test_a_changed_root_is_tried_in_the_store_wherever_one_stands(
 def project_of_single(project: Project) -> Project:
     """The same project, for a user who has nothing but an id."""
     users.users()
+    demand_reach(users.SINGLE)
     users.hand_over(project.place, users.SINGLE)
     return Project(project.place, project.base, users.SINGLE)
 

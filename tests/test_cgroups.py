@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import users
+from grants import CGROUPS, demand
 from processes import soon
 
 from builder.errors import SandboxError
@@ -82,7 +83,7 @@ class Tree:
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
-    users.users()
+    demand(CGROUPS)
     codecs.lookup("ascii")  # whose module the users may not be able to read
     found = [each for each in mounted() if each.unified]
     if not found:

@@ -124,7 +124,7 @@ def copied(source: str, target: str, place: str, *, excludes: tuple[str, ...] = 
         return fingerprint(tree, top, owners=False)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(THINGS)
 def test_an_unpacked_copy_is_the_tree_that_was_copied(things: list[Thing]) -> None:
     with TemporaryDirectory() as place:
@@ -139,7 +139,7 @@ def test_an_unpacked_copy_is_the_tree_that_was_copied(things: list[Thing]) -> No
         assert copied(target, again, place) == digest
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(THINGS, st.sampled_from(NAMES[:5]))
 def test_what_is_excluded_is_all_that_is_missing(things: list[Thing], name: str) -> None:
     with TemporaryDirectory() as place:

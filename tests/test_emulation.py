@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import machine_code
 import pytest
 import users
+from grants import mounted
 from images import Project, make_base, pybuild
 
 from builder import emulation
@@ -48,21 +49,15 @@ def registered(machine: str, flags: str = "F") -> Iterator[None]:
     mask = b"\xff" * 7 + b"\x00" + b"\xff" * 8 + b"\xfe\xff\xff\xff"
     name = f"pybuild-{os.getpid()}{flags}"
     escaped = ["".join(f"\\x{byte:02x}" for byte in part) for part in (magic, mask)]
-    with TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["mount", "-t", "binfmt_misc", "none", folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"binfmt_misc cannot be mounted here: {done.stderr.strip()}")
+    with TemporaryDirectory() as place, mounted("binfmt_misc", Path(place), "") as folder:
         try:
             Path(folder, "register").write_text(f":{name}:M::{escaped[0]}:{escaped[1]}:{qemu}:{flags}")
             yield
         except PermissionError as error:
-            pytest.skip(f"nothing can be registered with binfmt_misc here: {errno.errorcode[error.errno or 0]}")
+            pytest.skip(f"write(/proc/sys/fs/binfmt_misc/register) by root: {errno.errorcode[error.errno or 0]}")
         finally:
             if Path(folder, name).exists():
                 Path(folder, name).write_text("-1")
-            subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -151,7 +151,7 @@ def test_a_layout_that_lacks_a_layer_gives_no_name(archive: bytes, store: Store)
 
 
 @pytest.mark.property
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_damage_never_leaves_anything_but_an_error(
     archive: bytes, tmp_path_factory: pytest.TempPathFactory, seed: int

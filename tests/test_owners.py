@@ -165,6 +165,7 @@ def built(base: Path) -> Iterator[Mapping[str, Project]]:
     with ExitStack() as stack:
         projects = {}
         for user in (users.RANGES, users.SINGLE):
+            demand(USER_NAMESPACES, user)
             project = Project(stack.enter_context(users.place_of(user)), base, user)
             project.context.mkdir()
             project.write({"Dockerfile": dockerfile(), "owned.tar": owned(), "who": WHO})

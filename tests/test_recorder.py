@@ -13,6 +13,7 @@ from itertools import product
 
 import pytest
 from boxes import CONTAINED, Box, Inside
+from grants import LISTENER, demand
 from machine_code import DATA, I386, PROCESSORS, Call, Processor, program
 from users import RANGES, ROOT, SINGLE
 
@@ -108,6 +109,7 @@ def test_calls_that_say_nothing_of_owners_are_not_told() -> None:
 
 @pytest.mark.parametrize("machine", abi.ABIS)
 def test_each_processor_has_its_programs(machine: str) -> None:
+    demand(LISTENER)
     for owners in (True, False):
         found = recording(machine, owners=owners)
         assert found is not None
@@ -117,6 +119,7 @@ def test_each_processor_has_its_programs(machine: str) -> None:
 
 def test_a_place_that_asks_somebody_already_is_found_out() -> None:
     """As in containers whose runtime answers system calls: the kernel takes one such program only."""
+    demand(LISTENER)
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import users
+from grants import CGROUPS, demand
 from images import Project, Result, pybuild
 from processes import running, soon
 from runs import BOMB, build, fail, outcome, paths
@@ -15,24 +16,20 @@ pytestmark = pytest.mark.kernel
 
 EVERYONE = pytest.mark.parametrize("user", [users.ROOT, users.RANGES, users.SINGLE])
 ProjectOf = Callable[[str], Project]
-CGROUPS = Path("/sys/fs/cgroup")
+TOP = Path("/sys/fs/cgroup")
 
 
 def left() -> list[str]:
     """The cgroups of pybuild on this machine."""
     return [
-        os.path.join(parent, name)
-        for parent, names, _ in os.walk(CGROUPS)
-        for name in names
-        if name.startswith("pybuild-")
+        os.path.join(parent, name) for parent, names, _ in os.walk(TOP) for name in names if name.startswith("pybuild-")
     ]
 
 
-def writable() -> bool:
-    return not (CGROUPS / "cgroup.controllers").exists() or os.access(CGROUPS / "cgroup.subtree_control", os.W_OK)
-
-
-LIMITED = pytest.mark.skipif(not writable(), reason="cgroups cannot be written here: EROFS")
+@pytest.fixture
+def cgroups() -> None:
+    """For limits of what processes use together."""
+    demand(CGROUPS)
 
 
 # --- what a command sees
@@ -62,19 +59,26 @@ def test_names_of_hosts_are_in_the_key_and_addresses_are_not(project: Project) -
     assert outcome(renamed, "RUN") == "DONE"
 
 
+@pytest.mark.usefixtures("namespaces")
 @EVERYONE
-def test_shared_memory_and_ulimits_are_those_asked_for(project_of: ProjectOf, user: str) -> None:
+def test_shared_memory_is_as_large_as_asked(project_of: ProjectOf, user: str) -> None:
     project = project_of(user)
 
-    image = build(
-        project,
-        "RUN df -m /dev/shm | tail -n 1 | awk '{print $2}' > /o; ulimit -n >> /o; ulimit -Hn >> /o\n",
-        "--shm-size=10m",
-        "--ulimit=nofile=100:200",
-    )
-    again = project.built("--shm-size=11m", "--ulimit=nofile=100:200")
+    image = build(project, "RUN df -m /dev/shm | tail -n 1 | awk '{print $2}' > /o\n", "--shm-size=10m")
+    again = project.built("--shm-size=11m")
 
-    assert image.files["o"] == b"10\n100\n200\n"
+    assert image.files["o"] == b"10\n"
+    assert outcome(again, "RUN") == "DONE"
+
+
+@EVERYONE
+def test_ulimits_are_those_asked_for(project_of: ProjectOf, user: str) -> None:
+    project = project_of(user)
+
+    image = build(project, "RUN ulimit -n > /o; ulimit -Hn >> /o\n", "--ulimit=nofile=100:200")
+    again = project.built("--ulimit=nofile=100:201")
+
+    assert image.files["o"] == b"100\n200\n"
     assert outcome(again, "RUN") == "DONE"
 
 
@@ -89,7 +93,7 @@ def test_a_ulimit_that_nobody_may_set_is_told(project_of: ProjectOf) -> None:
 # --- what its processes use together
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_memory_that_is_not_there_is_told_and_the_cgroup_is_gone(project: Project) -> None:
     result = fail(project, "RUN tail -c 100000000 /dev/zero", "--memory=20m", "--memory-swap=20m")
 
@@ -99,7 +103,7 @@ def test_memory_that_is_not_there_is_told_and_the_cgroup_is_gone(project: Projec
     assert left() == []
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_a_process_that_was_killed_in_between_is_warned_about(project: Project) -> None:
     project.write({"Dockerfile": "FROM busybox\nRUN tail -c 100000000 /dev/zero | wc -c > /o\n"})
 
@@ -108,7 +112,7 @@ def test_a_process_that_was_killed_in_between_is_warned_about(project: Project) 
     assert "WARNING: out of memory: at the limit of 20 MiB (--memory) the kernel killed a process" in result.err
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_a_fork_bomb_ends_at_the_limit_and_leaves_nothing(project: Project) -> None:
     result = fail(project, f"RUN {BOMB.format(76571)}", "--pids-limit=30", "--step-timeout=60s")
 
@@ -118,7 +122,7 @@ def test_a_fork_bomb_ends_at_the_limit_and_leaves_nothing(project: Project) -> N
     assert left() == []
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_limits_are_not_in_the_key(project: Project) -> None:
     build(project, "RUN echo hello > /o\n", "--memory=64m", "--cpus=1", "--cpu-shares=512", "--pids-limit=50")
 
@@ -127,7 +131,7 @@ def test_limits_are_not_in_the_key(project: Project) -> None:
     assert outcome(again, "RUN") == "CACHED"
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_a_command_runs_on_the_cpus_that_it_is_given_and_sees_no_cgroup_of_the_host(project: Project) -> None:
     image = build(
         project,
@@ -139,11 +143,11 @@ def test_a_command_runs_on_the_cpus_that_it_is_given_and_sees_no_cgroup_of_the_h
     assert image.files["o"] == b"Cpus_allowed_list:\t0\n/\n"
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_a_parent_is_made_and_stays(project: Project) -> None:
     project.write({"Dockerfile": "FROM busybox\nRUN echo started; sleep 76572\n"})
     name = f"tests-of-pybuild-{os.getpid()}"
-    folders = [CGROUPS / controller / name / "deep" for controller in ("memory", "pids")]
+    folders = [TOP / controller / name / "deep" for controller in ("memory", "pids")]
     build = project.start(f"--cgroup-parent=/{name}/deep", "--memory=64m", "--pids-limit=50")
     try:
         assert soon(lambda: len(running("76572")) == 1)
@@ -157,7 +161,7 @@ def test_a_parent_is_made_and_stays(project: Project) -> None:
             folder.rmdir()
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_what_a_killed_build_left_is_swept_by_the_next(project: Project) -> None:
     project.write({"Dockerfile": "FROM busybox\nRUN echo started; sleep 76573\n"})
     build = project.start("--memory=64m")
@@ -175,10 +179,11 @@ def test_what_a_killed_build_left_is_swept_by_the_next(project: Project) -> None
 
 
 def test_limits_without_the_right_to_set_them_are_refused_before_any_work(project_of: ProjectOf) -> None:
-    if (CGROUPS / "cgroup.controllers").exists():
+    project = project_of(users.RANGES)
+    if (TOP / "cgroup.controllers").exists():
         pytest.skip("whether a user may limit depends on this machine's systemd: cgroups of version 2")
 
-    result = fail(project_of(users.RANGES), "RUN true", "--memory=64m")
+    result = fail(project, "RUN true", "--memory=64m")
 
     assert result.status == 8
     assert result.error.startswith("this place does not allow limits of memory: EACCES, permission denied")
@@ -197,14 +202,19 @@ def ran(project: Project, *arguments: str) -> Result:
 
 @EVERYONE
 def test_a_command_in_an_image_finds_what_is_asked_for(project_of: ProjectOf, user: str) -> None:
-    script = "tail -n 1 /etc/hosts; df -m /dev/shm | tail -n 1 | awk '{print $2}'; ulimit -n"
+    script = "tail -n 1 /etc/hosts; ulimit -n"
 
-    result = ran(
-        project_of(user),
-        *("--add-host=db:10.0.0.5", "--shm-size=10m", "--ulimit=nofile=100:200", "app", "sh", "-c", script),
-    )
+    result = ran(project_of(user), "--add-host=db:10.0.0.5", "--ulimit=nofile=100:200", "app", "sh", "-c", script)
 
-    assert (result.status, result.out) == (0, "10.0.0.5\tdb\n10\n100\n"), result.err
+    assert (result.status, result.out) == (0, "10.0.0.5\tdb\n100\n"), result.err
+
+
+@pytest.mark.usefixtures("namespaces")
+@EVERYONE
+def test_a_command_in_an_image_has_as_much_shared_memory_as_asked(project_of: ProjectOf, user: str) -> None:
+    result = ran(project_of(user), "--shm-size=10m", "app", "df", "-m", "/dev/shm")
+
+    assert (result.status, result.out.splitlines()[-1].split()[1]) == (0, "10"), result.err
 
 
 def test_a_changed_root_refuses_a_size_of_shared_memory_also_outside_of_builds(project: Project) -> None:
@@ -214,7 +224,7 @@ def test_a_changed_root_refuses_a_size_of_shared_memory_also_outside_of_builds(p
     assert result.error.startswith("the size of a folder in memory (tmpfs, /dev/shm) cannot be had here")
 
 
-@LIMITED
+@pytest.mark.usefixtures("cgroups")
 def test_a_command_in_an_image_has_the_limits_of_its_cgroup(project: Project) -> None:
     result = ran(project, "--memory=20m", "--memory-swap=20m", "app", "tail", "-c", "100000000", "/dev/zero")
 

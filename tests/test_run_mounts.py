@@ -20,6 +20,7 @@ ProjectOf = Callable[[str], Project]
 # --- bind
 
 
+@pytest.mark.usefixtures("namespaces")
 @EVERYONE
 def test_a_context_is_seen_whole_and_cannot_be_written(project_of: ProjectOf, user: str) -> None:
     project = project_of(user)
@@ -334,6 +335,7 @@ def test_a_mount_stands_inside_another_in_whatever_order_they_are_named(project:
     assert paths(image) == {"o"}
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_mount_point_that_a_read_only_mount_lacks_is_told(project: Project) -> None:
     result = fail(project, "RUN --mount=target=/m --mount=type=cache,target=/m/node_modules true")
 
@@ -347,6 +349,7 @@ def test_a_folder_cannot_be_mounted_on_a_file(project: Project) -> None:
     assert "/etc/passwd of the image is no folder" in result.error
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_shared_memory_can_be_replaced(project: Project) -> None:
     image = build(project, "RUN --mount=type=tmpfs,target=/dev/shm,size=1m df -k /dev/shm | tail -1 > /o")
 
@@ -393,6 +396,7 @@ def test_a_cache_has_the_owner_and_mode_that_it_asks_for(project_of: ProjectOf, 
     assert image.files["tmp/p"] == b"700 33:7\n"
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_read_only_cache_cannot_be_written(project: Project) -> None:
     image = build(project, "RUN --mount=type=cache,target=/a,ro touch /a/x || echo refused > /o")
 
@@ -472,6 +476,7 @@ def test_private_caches_are_used_at_the_same_time(project: Project) -> None:
 # --- tmpfs
 
 
+@pytest.mark.usefixtures("namespaces")
 @EVERYONE
 def test_a_tmpfs_is_empty_executable_and_no_larger_than_asked(project_of: ProjectOf, user: str) -> None:
     image = build(

@@ -4,14 +4,15 @@ import os
 import select
 import shutil
 import signal
-import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from boxes import EVERYONE, WITH_IDS, Box, Inside, start
 from processes import running, soon
-from users import ROOT, SINGLE, users
+from users import ROOT, SINGLE, place_of
 
 from builder.errors import SandboxError
 from builder.sandbox.process import Finished, Process
@@ -159,10 +160,15 @@ def test_cancelling_leaves_no_process(inside: Inside, user: str) -> None:
     assert inside(user, body) == ([], "CancelledError")
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that users can be given."""
+    with place_of(ROOT) as place:
+        yield place
+
+
 @WITH_IDS
-def test_the_death_of_the_main_process_ends_its_steps(inside: Inside, user: str) -> None:
-    users()
-    folder = tempfile.mkdtemp(dir="/var/tmp")
+def test_the_death_of_the_main_process_ends_its_steps(folder: Path, user: str) -> None:
     reader, writer = os.pipe()
 
     def body(box: Box) -> None:
@@ -170,7 +176,7 @@ def test_the_death_of_the_main_process_ends_its_steps(inside: Inside, user: str)
         os.write(writer, b"!")
         time.sleep(60)
 
-    pid, pipe = start(user, folder, body)
+    pid, pipe = start(user, str(folder), body)
     assert select.select([reader], [], [], 10)[0]
     assert soon(lambda: len(running("76545")) == 1)
 
@@ -180,7 +186,6 @@ def test_the_death_of_the_main_process_ends_its_steps(inside: Inside, user: str)
     assert soon(lambda: running("76545") == [])
     for descriptor in (pipe, reader, writer):
         os.close(descriptor)
-    shutil.rmtree(folder)
 
 
 @EVERYONE

@@ -30,6 +30,7 @@ EACH_ABI = pytest.mark.parametrize(
 )
 X32 = 0x40000000
 CLONE_NEWUSER, CLONE_THREADS = 0x10000000, 0x3D0F00
+PR_SET_NO_NEW_PRIVS = 38
 AF_UNIX, AF_INET, AF_NETLINK, AF_ALG, AF_VSOCK = 1, 2, 16, 38, 40
 
 NUMBERS = {name: number for number, name in abi.ABIS[MACHINE][0].calls().items()}
@@ -236,9 +237,14 @@ def test_a_kernel_without_filters_is_warned_of() -> None:
 
 def confined(filter_: bytes, script: str) -> subprocess.CompletedProcess[str]:
     """Run Python under a filter, outside of any sandbox."""
+
+    def confine() -> None:
+        syscalls.prctl(PR_SET_NO_NEW_PRIVS, 1)  # for root of a container, who may set none otherwise
+        syscalls.set_filter(filter_)
+
     return subprocess.run(
         [sys.executable, "-c", script],
-        preexec_fn=lambda: syscalls.set_filter(filter_),
+        preexec_fn=confine,
         cwd=CHECKOUT,
         capture_output=True,
         text=True,

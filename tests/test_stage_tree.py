@@ -210,7 +210,7 @@ def walk_all(tree: StageTree) -> list[Entry]:
 
 
 @pytest.mark.property
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(layers(), st.data())
 def test_any_layers_are_readable_or_refused(store: Store, stack: list[list[Entry]], data: st.DataObject) -> None:
     """Whatever tars say, all files can be read, in one go or one by one, or the image is an error."""

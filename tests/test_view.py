@@ -277,7 +277,7 @@ def on_disk(root: str) -> Iterator[Entry]:
 
 @pytest.mark.kernel
 @pytest.mark.property
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(layers())
 def test_a_view_is_what_the_kernel_shows_of_the_unpacked_layers(
     tmp_path_factory: pytest.TempPathFactory, stack: list[list[Entry]]

@@ -179,7 +179,7 @@ def told(changes: Iterable[Change], since: int) -> list[tuple[Entry, bytes]]:
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ROUNDS)
 def test_a_walk_finds_what_an_overlay_has(tmp_path_factory: pytest.TempPathFactory, rounds: list[Operations]) -> None:
     demand(NAMESPACES)

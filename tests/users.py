@@ -16,6 +16,7 @@ from builder.sandbox import syscalls
 ROOT, RANGES, SINGLE = "root", "pbsub", "pbsingle"
 """Root; a user with a range of subordinate ids; one without."""
 CHECKOUT = Path(__file__).resolve().parent.parent
+_NEEDED = {sys.base_prefix, sys.prefix, str(CHECKOUT)}
 
 
 def users() -> None:
@@ -71,14 +72,12 @@ def becoming(user: str, cwd: str) -> Callable[[], None]:
     """What a forked child does to become a user and to stand in a folder."""
     account = pwd.getpwnam(user)
     groups = os.getgrouplist(user, account.pw_gid)
-    needed = {sys.base_prefix, sys.prefix, str(CHECKOUT)}
-    closed = {gate for path in needed if account.pw_uid and (gate := _closed_ancestor(path))}
+    open_up = opening(user)
 
     def become() -> None:
         # Shells let what they start in the background ignore this, and tests may run there.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if closed:
-            _open_up(closed, needed)
+        open_up()
         os.setgroups(groups)
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
@@ -87,17 +86,28 @@ def becoming(user: str, cwd: str) -> Callable[[], None]:
     return become
 
 
+def opening(user: str) -> Callable[[], None]:
+    """What a forked child of root's does so that a user can come to Python and this project."""
+    closed = closed_to(user)
+    return lambda: _open_up(closed) if closed else None
+
+
+def closed_to(user: str) -> set[str]:
+    """The topmost folders above Python and this project that a user cannot enter."""
+    return {gate for path in _NEEDED if pwd.getpwnam(user).pw_uid and (gate := _closed_ancestor(path))}
+
+
 def _closed_ancestor(path: str) -> str:
     """The topmost folder above a path that others cannot enter, or nothing."""
     parents = [str(parent) for parent in reversed(Path(path).parents)]
     return next((parent for parent in parents if not os.stat(parent).st_mode & 0o001), "")
 
 
-def _open_up(closed: set[str], needed: set[str]) -> None:
+def _open_up(closed: set[str]) -> None:
     """In mounts that only this process sees, replace closed folders by ones that hold what is needed and no more."""
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    below = {path: os.open(path, os.O_PATH) for path in sorted(needed) if _closed_ancestor(path)}
+    below = {path: os.open(path, os.O_PATH) for path in sorted(_NEEDED) if _closed_ancestor(path)}
     for gate in closed:
         syscalls.mount("tmpfs", gate, "tmpfs", 0, "mode=755")
     umask = os.umask(0o022)
