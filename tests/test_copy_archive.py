@@ -151,8 +151,8 @@ def test_a_file_on_the_way_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x"])
 def test_an_entry_cannot_leave_the_destination(name: str) -> None:
-    with pytest.raises(ContextError, match="leads out of the archive"):
-        added((file(name),))
+    """The destination is the root of all names, as BuildKit unpacks in a changed root; this was an error."""
+    assert list(added((file(name),))) == ["d", "d/x"]
 
 
 def test_the_destination_may_be_behind_a_link() -> None:

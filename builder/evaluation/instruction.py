@@ -121,9 +121,7 @@ class _Evaluation:
         self._step(f"{created_by} # buildkit", action)
 
     def _workdir(self, written: str) -> None:
-        path = self._state.word(written)
-        if not path:
-            raise DockerfileError("WORKDIR needs a path; the variables in it are empty", span=written)
+        path = self._state.word(written) or "."
         # POSIX gives two leading slashes a meaning of their own; an image does not.
         path = posixpath.normpath("/" + posixpath.join(self._state.directory, path).lstrip("/"))
         self._state.configure(working_dir=path)

@@ -142,11 +142,8 @@ class _Unpacking:
 
 
 def _inside(path: str) -> str:
-    """A name of the archive without `.`; ContextError if it leads out."""
-    clean = os.path.normpath(path.lstrip("/")) if path else "."
-    if clean == ".." or clean.startswith("../"):
-        raise ContextError(f"{path} leads out of the archive")
-    return "" if clean == "." else clean
+    """A name of the archive without `.` and `..`: above the destination there is nothing."""
+    return os.path.normpath("/" + path).lstrip("/")
 
 
 def _open(content: Content) -> BinaryIO:
