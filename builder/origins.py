@@ -1,9 +1,10 @@
 """The trees that COPY, ADD and mounts read from, and what of them goes into a step's key."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from builder.bindings import Bindings, Finished, mount_rows
+from builder.context.local import LocalTree
 from builder.elsewhere import Elsewhere, Row
 from builder.epoch import SECOND
 from builder.errors import ContextError
@@ -12,7 +13,7 @@ from builder.steps.bound import Bound
 from builder.steps.mode import SymbolicMode
 from builder.steps.sources import Source, find_sources
 from builder.steps.step import Action, Copy, FromContext, FromImage, FromStage, MakeDirectory, Origin, Run, RunSettings
-from builder.steps.tree import Tree, digest_of
+from builder.steps.tree import Chosen, Tree, digest_of
 from cache.answers import Answers
 from cache.store import Store
 from layers.data import dataclass, replace
@@ -38,7 +39,7 @@ class Origins:
     def __init__(
         self,
         store: Store,
-        open_context: Callable[[str], Tree],
+        open_context: Callable[[str], LocalTree],
         elsewhere: Elsewhere,
         answers: Answers,
         epoch: int | None = None,
@@ -48,7 +49,7 @@ class Origins:
         self._answers = answers
         self._open_context = open_context
         self._elsewhere = elsewhere
-        self._contexts: dict[str, Tree] = {}
+        self._contexts: dict[str, LocalTree] = {}
         self._bindings = Bindings(store, answers, self._context_tree, _snapshot)
         self._selected: dict[Copy, Selection] = {}
 
@@ -104,6 +105,8 @@ class Origins:
 
     def unchanged(self, action: Action, selection: Selection) -> bool:
         """Whether the context still holds what was selected: files may change while they are being copied."""
+        if all(tree.is_as_seen() for tree in self._contexts.values()):
+            return True  # mostly, and at a third of the time that it takes to select again
         if not isinstance(action, Run):
             return self.renewed().known_material(action, {}) == selection.material
         bindings = self.renewed()._bindings  # noqa: SLF001 - of its own kind
@@ -126,7 +129,7 @@ class Origins:
             selection = self._selected[action] = Selection(material, tree, sources)
         return selection
 
-    def _found(self, action: Copy, tree: Tree) -> Iterator[tuple[Row, Source]]:
+    def _found(self, action: Copy, tree: LocalTree) -> Iterator[tuple[Row, Source]]:
         """What the sources name, of this context or elsewhere, each with what of it shows in the result."""
         remotes = {remote.text: remote for remote in action.remotes}
         for text in action.sources:
@@ -134,9 +137,12 @@ class Origins:
                 yield self._elsewhere.source(remotes[text], action.excludes)
             else:
                 sources = find_sources_here(replace(action, sources=(text,)), tree)
-                yield from zip(_digests(sources, tree, owners=False), sources, strict=True)
+                for source in sources:
+                    chosen = list(source.chosen(tree))
+                    tree.fetch([each.entry for each in chosen])
+                    yield _row(source, tree, chosen, owners=False), source
 
-    def _context_tree(self, origin: FromContext) -> Tree:
+    def _context_tree(self, origin: FromContext) -> LocalTree:
         tree = self._contexts.get(origin.name)
         if tree is None:
             tree = self._contexts[origin.name] = self._open_context(origin.name)
@@ -211,9 +217,11 @@ def _copy_material(action: Copy, files: object) -> Material:
 
 def _digests(sources: Sequence[Source], tree: Tree, *, owners: bool) -> list[list[str]]:
     """What the sources have that shows in the result; of patterns it is what they select."""
-    return [
-        [_key_name(source), digest_of(tree, source.entry, source.chosen(tree), owners=owners)] for source in sources
-    ]
+    return [_row(source, tree, source.chosen(tree), owners=owners) for source in sources]
+
+
+def _row(source: Source, tree: Tree, chosen: Iterable[Chosen], *, owners: bool) -> Row:
+    return [_key_name(source), digest_of(tree, source.entry, chosen, owners=owners)]
 
 
 def _key_name(source: Source) -> str:

@@ -8,12 +8,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
 from cache.db import Database, Statement
-from cache.stamps import is_racy, stamp_of
+from cache.hashing import Hashed, read, read_many
+from cache.stamps import size_of
 from layers.digest import Digest
 from layers.errors import StoreError
 
@@ -35,11 +36,7 @@ _ENCODING = sys.getfilesystemencoding()
 
 def hash_file(path: str) -> Digest:
     """The SHA-256 digest of a file's bytes, read in blocks. A symbolic link is not followed: OSError (ELOOP)."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        return _hash(fd)
-    finally:
-        os.close(fd)
+    return Digest("sha256:" + read(path, sys.maxsize, time.time_ns).digest.hex())
 
 
 def hash_stream(stream: BinaryIO) -> Digest:
@@ -77,6 +74,10 @@ class FolderTable:
         self._fresh: list[tuple[bytes, bytes, bytes, Digest]] = []
         self._judged: dict[Digest, dict[str, int]] = {}
 
+    def now(self) -> int:
+        """The time by the clock that decides which files may change unseen, in nanoseconds since 1970."""
+        return self._clock()
+
     def digest(self, path: str, stamp: bytes) -> Digest:
         """The digest of a file that has this stamp now; read only if it is not known. OSError if it cannot be read.
 
@@ -89,10 +90,34 @@ class FolderTable:
         known = self._known.get(name)
         if known and known[0] == stamp:
             return str.__new__(Digest, known[1])  # it was checked when it was stored: half the time of this function
-        digest, now = self._read(path)
-        if now:
-            self._known[name] = now, digest
-            self._fresh.append((self._key, name, now, digest))
+        return self._learn(name, read(f"{self._root}/{path}", size_of(stamp), self._clock))
+
+    def learn(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Find out the digests of files, by path and stamp, that are not known: somebody is going to ask for them.
+
+        What cannot be read is left to who asks.
+        """
+        if self._known is None:
+            self._known = self._load()
+        if 2 * len(self._known) > len(files):
+            return  # most are as they were
+        unknown = []
+        for path, stamp in files:
+            name = path.encode(_ENCODING, "surrogateescape")
+            known = self._known.get(name)
+            if known is None or known[0] != stamp:
+                unknown.append((name, f"{self._root}/{path}", stamp))
+        results = read_many([(path, stamp) for _, path, stamp in unknown], self._clock) or ()
+        for (name, _, _), hashed in zip(unknown, results, strict=False):
+            if hashed:
+                self._learn(name, hashed)
+
+    def _learn(self, name: bytes, hashed: Hashed) -> Digest:
+        digest = str.__new__(Digest, f"sha256:{hashed.digest.hex()}")
+        if hashed.stamp:
+            assert self._known is not None, "it was loaded to find out that this is new"
+            self._known[name] = hashed.stamp, digest
+            self._fresh.append((self._key, name, hashed.stamp, digest))
         return digest
 
     def verdicts(self, rules: Digest) -> dict[str, int]:
@@ -137,22 +162,3 @@ class FolderTable:
     def _load(self) -> dict[bytes, tuple[bytes, str]]:
         rows = self._database.rows("SELECT path, stamp, digest FROM files WHERE folder = ?", (self._key,))
         return {path: (stamp, digest) for path, stamp, digest in rows}  # type: ignore[misc]  # as the schema says
-
-    def _read(self, path: str) -> tuple[Digest, bytes]:
-        """Hash a file. Its stamp is empty if a later change of the file might not show in its stat."""
-        started = self._clock()
-        fd = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            before = stamp_of(os.fstat(fd))
-            digest = _hash(fd)
-            after = stamp_of(os.fstat(fd))
-        finally:
-            os.close(fd)
-        return digest, after if before == after and not is_racy(after, started) else b""
-
-
-def _hash(fd: int) -> Digest:
-    state = hashlib.sha256()
-    while block := os.read(fd, _BLOCK):
-        state.update(block)
-    return Digest("sha256:" + state.hexdigest())

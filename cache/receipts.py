@@ -67,7 +67,7 @@ class Receipt:
                 and all(_read(path) == data for path, data in self.texts.items())
                 and all(os.stat(path).st_size == size for path, size in self.sizes.items())
                 and all(look_at(path) == stamp for path, stamp in self.places.items())
-                and all(_is_same(folder, names) for folder, names in self.folders.items())
+                and all(is_same(folder, names) for folder, names in self.folders.items())
             )
         except OSError:
             return False
@@ -120,7 +120,8 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def _is_same(folder: str, names: dict[str, bytes]) -> bool:
+def is_same(folder: str, names: dict[str, bytes]) -> bool:
+    """Whether a folder has just these names, of these stamps; an empty one goes for anything."""
     count = 0
     with os.scandir(folder) as found:
         for item in found:

@@ -22,12 +22,19 @@ ABSENT = b"-"
 """The stamp of what is not there."""
 
 _FILE = Struct("<QQqqq")
+STAMP_SIZE = _FILE.size
+"""Bytes of the stamp of a file."""
 _DIRECTORY = Struct("<QQL")
 
 
 def stamp_of(stat: os.stat_result) -> bytes:
     """What must be the same for a file to be unchanged: device, inode, size, times of content and of inode."""
     return _FILE.pack(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def size_of(stamp: bytes) -> int:
+    """How many bytes the file of a stamp has."""
+    return int.from_bytes(stamp[16:24], "little")
 
 
 def look_of(stat: os.stat_result) -> bytes:

@@ -43,7 +43,8 @@ class TarWriter:
         if entry.kind is Kind.FILE:
             for data in read_content(entry, content):
                 self._write(data)
-            self._write(ZEROS[: -entry.size % BLOCK])
+            if entry.size % BLOCK:
+                self._write(ZEROS[: -entry.size % BLOCK])
 
     def close(self) -> None:
         """Write the end of the archive."""
@@ -53,13 +54,30 @@ class TarWriter:
 def read_content(entry: Entry, content: Content) -> Iterator[bytes]:
     """The bytes of a FILE, in pieces of at most 1 MiB; PybuildError if they cannot be read, or are not `size` bytes."""
     if isinstance(content, str):
-        return _read_file(content, entry.size)
+        return iter((_read_small(content, entry.size),)) if entry.size < CHUNK else _read_file(content, entry.size)
     if content is None or isinstance(content, bytes):
         data = content or b""
         if len(data) != entry.size:
             raise PybuildError(f"{entry.path!r} has {len(data)} bytes of content and a size of {entry.size}")
         return iter((data,))
     return _read_stream(content, entry)
+
+
+def _read_small(path: str, size: int) -> bytes:
+    """A file in one piece: most are small, and have to be read in as few steps as can be."""
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+        try:
+            data = os.read(fd, size + 1)  # a byte more than there should be shows a file that has grown
+            while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+                data += more
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(data) != size:
+        raise _changed(path)
+    return data
 
 
 def _read_file(path: str, size: int) -> Iterator[bytes]:
@@ -70,9 +88,13 @@ def _read_file(path: str, size: int) -> Iterator[bytes]:
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno == ELOOP:
-            raise _changed(path) from error
-        raise PybuildError(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> PybuildError:
+    if error.errno == ELOOP:
+        return _changed(path)
+    return PybuildError(f"{path} cannot be read: {(error.strerror or '').lower()}")
 
 
 def _read_descriptor(fd: int, path: str, size: int) -> Iterator[bytes]:

@@ -2,13 +2,14 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from builder.context.ignore import Ignored, IgnoreFile, Verdict
 from builder.errors import ContextError
 from cache.files import FileTable
-from cache.stamps import ABSENT, look_of
+from cache.receipts import is_same
+from cache.stamps import ABSENT, is_racy, look_at, look_of
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 
@@ -41,6 +42,7 @@ class LocalTree:
             raise ContextError(f"the build context {root} is not a folder")
         self._root = os.path.realpath(root)
         self._table = files.folder(self._root)
+        self._opened_ns = self._table.now()
         self._ignored = Ignored(ignore, self._table.verdicts(ignore.digest)) if ignore else None
         self._entries: dict[str, Entry | None] = {}
         self._listings: dict[str, list[Entry]] = {}
@@ -103,6 +105,11 @@ class LocalTree:
                 raise _unreadable(path, error) from error
         return digest
 
+    def fetch(self, entries: Iterable[Entry]) -> None:
+        """Find out the digests of those that are files: somebody is going to ask for them."""
+        files = [entry.path for entry in entries if entry.kind is Kind.FILE and entry.path not in self._digests]
+        self._table.learn([(path, self._stamps[path]) for path in files])
+
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file excludes the path with all below it, be it on disk or not."""
         return self._ignored is not None and self._ignored.verdict(path) == Verdict.EXCLUDED
@@ -140,6 +147,18 @@ class LocalTree:
             if entry is None and path not in self._stamps and parent is not None and parent.kind is Kind.DIRECTORY:
                 places[self._on_disk(path)] = ABSENT
         return folders, places
+
+    def is_as_seen(self) -> bool:
+        """Whether all that was looked at is as it was; False, too, for what may have changed within a clock tick."""
+        if any(is_racy(stamp, self._opened_ns) for stamp in self._stamps.values()):
+            return False
+        folders, places = self.seen()
+        try:
+            return all(look_at(path) == stamp for path, stamp in places.items()) and all(
+                is_same(folder, names) for folder, names in folders.items()
+            )
+        except OSError:
+            return False
 
     def _is_seen(self, entry: Entry) -> bool:
         if self._ignored is None or not entry.path:

@@ -95,7 +95,8 @@ def deliver(
         for name in names:
             places.store.layout.tag(name, packaged.root)
         return packaged
-    gc.collect()  # what was known of the context is in circles, and as large as what comes now
+    if any(output.form in FILE_SYSTEMS for output in outputs):
+        gc.collect()  # what was known of the context is in circles, and as large as what comes now
     places.report.entered()
     made: dict[Packing, Packaged] = {}
     for output in outputs:
