@@ -97,7 +97,9 @@ class Executor:
                 action, selection.sources, selection.tree, Target(view), attributes, self._report.warn
             )
         else:
-            changes = directory_changes(action, Target(view), Accounts.from_view(view), self._now_ns())
+            # BuildKit takes USER for WORKDIR as it takes --chown, and not as for RUN: a number alone is the group, too.
+            owner = self._owner(action.user, f"WORKDIR of USER {action.user}", "folders", view)
+            changes = directory_changes(action, Target(view), owner, self._now_ns())
         layer = self._write(changes if self._epoch is None else clamped(changes, self._epoch))
         reads_context = any(isinstance(origin, FromContext) for origin in origins_of(action))
         return None if reads_context and not unchanged() else layer
@@ -172,13 +174,15 @@ class Executor:
         return layer
 
     def _attributes(self, action: Copy, view: View) -> Attributes:
-        owner = None
-        if action.chown:
-            found = Accounts.from_view(view).owner(action.chown)
-            for name in found.unknown:
-                self._report.warn(f"--chown={action.chown}: the image has no {name!r}; the files belong to id 0")
-            owner = (found.uid, found.gid)
+        owner = self._owner(action.chown, f"--chown={action.chown}", "files", view) if action.chown else None
         return Attributes(owner, action.mode, self._now_ns())
+
+    def _owner(self, text: str, where: str, what: str, view: View) -> tuple[int, int]:
+        """Who a text means as the owner of what is made; a name that is not there is told, and counts as 0."""
+        found = Accounts.from_view(view).owner(text)
+        for name in found.unknown:
+            self._report.warn(f"{where}: the image has no {name!r}; the {what} belong to id 0")
+        return found.uid, found.gid
 
 
 def _is_full(folder: str) -> bool:
