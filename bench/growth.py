@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how time and memory of a build grow with what is built.
 
-    scripts/bench growth [--largest 100000] [-w files layers] [--markdown FILE]
+    scripts/bench growth [--largest 100000] [-w files layers] [--markdown FILE] [--plot FILE]
 
 Each series makes one thing larger and leaves all else as it is. CPU seconds are told, which other work on the machine
 disturbs less than the clock; the exponent says how they grew between the last two sizes: 1 is linear. No network.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from measure import Run, run
+from plot import Panel, svg
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,15 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One size, measured: the build from an empty store, and the one after it with nothing changed."""
+    """One size, measured three times."""
 
     size: int
     cold: Run
-    warm: Run
+    """The build from an empty store."""
+    cached: Run
+    """The next one, which asks the cache about every step."""
+    again: Run
+    """One that finds the receipt of the one before."""
 
 
 def main() -> int:
@@ -48,16 +53,23 @@ def main() -> int:
     parser.add_argument("--bytes", type=int, default=10**10, help="the largest file; it is sparse")
     parser.add_argument("-w", dest="names", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--markdown", default="", metavar="FILE", help="write the table there too")
+    parser.add_argument("--plot", default="", metavar="FILE", help="draw the CPU seconds there, as SVG")
     given = parser.parse_args()
     lines = [
-        "| | size | cold: CPU s | MB | warm: CPU s | MB | exponent, cold | warm |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | size | cold: CPU s | MB | cached | MB | again | MB | exponent, cold | cached | again |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    panels = []
     for series in all_series(given.largest, given.bytes):
         if not given.names or series.name in given.names:
             points = list(measure(series, os.path.abspath(given.work), given.pybuild.split()))
             lines += [_line(series, points[: number + 1]) for number in range(len(points))]
+            curves = {name: [getattr(point, name).cpu for point in points] for name in ("cold", "cached", "again")}
+            panels.append(Panel(series.what, [point.size for point in points], curves))
     text = "\n".join(lines) + "\n"
+    if given.plot:
+        with open(given.plot, "w", encoding="utf-8") as file:
+            file.write(svg(panels, "s"))
     if given.markdown:
         with open(given.markdown, "w", encoding="utf-8") as file:
             file.write(text)
@@ -78,7 +90,7 @@ def all_series(largest: int, size: int) -> tuple[Series, ...]:
 
 
 def measure(series: Series, work: str, pybuild: Sequence[str]) -> Iterator[Point]:
-    """Build each size twice, in a store of its own."""
+    """Build each size three times, in a store of its own."""
     for size in series.sizes:
         context, store = f"{work}/growth", f"{work}/growth-store"
         for folder in (context, store):
@@ -89,9 +101,10 @@ def measure(series: Series, work: str, pybuild: Sequence[str]) -> Iterator[Point
         cold = run([command], dict(os.environ), [])
         if series.name == "records":
             add_records(f"{store}/cache.db", size)
-        warm = run([command], dict(os.environ), [])
-        sys.stderr.write(f"{series.name} {size}: {cold.cpu:.2f} s, {warm.cpu:.2f} s\n")
-        yield Point(size, cold, warm)
+        shutil.rmtree(f"{store}/receipts", ignore_errors=True)
+        cached, again = (run([command], dict(os.environ), []) for _ in range(2))
+        sys.stderr.write(f"{series.name} {size}: {cold.cpu:.2f} s, {cached.cpu:.2f} s, {again.cpu:.2f} s\n")
+        yield Point(size, cold, cached, again)
         for folder in (context, store):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -149,9 +162,11 @@ def add_records(path: str, count: int) -> None:
 def _line(series: Series, points: Sequence[Point]) -> str:
     point = points[-1]
     cells = [series.what if len(points) == 1 else "", f"{point.size:,}"]
-    for one in (point.cold, point.warm):
+    for one in (point.cold, point.cached, point.again):
         cells += [f"{one.cpu:.2f}", f"{one.memory / 1e6:.0f}"]
-    cells += [_exponent(points, lambda each: each.cold.cpu), _exponent(points, lambda each: each.warm.cpu)]
+    cells.append(_exponent(points, lambda each: each.cold.cpu))
+    cells.append(_exponent(points, lambda each: each.cached.cpu))
+    cells.append(_exponent(points, lambda each: each.again.cpu))
     return f"| {' | '.join(cells)} |"
 
 
