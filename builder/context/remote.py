@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from builder.context.once import Once
 from builder.credentials import Secret
 from builder.errors import ContextError
-from builder.logins import of_repository, of_url
 from builder.report import Report
 from cache.store import Store
 from layers.registry.downloaded import Downloaded
@@ -79,6 +78,7 @@ class Remotes:
         return self._checkouts.get((repository, keep_git_dir), lambda: self._check_out(repository, keep=keep_git_dir))
 
     def _fetch(self, url: str) -> Downloaded:
+        from builder.logins import of_url
         from layers.registry.download import download, place_of
         from layers.registry.errors import BusyError, RegistryError, UnreachableError
 
@@ -135,6 +135,7 @@ class Remotes:
 
     def _git(self) -> "Git":
         from builder.context.git import Git
+        from builder.logins import of_repository
 
         def make() -> Git:
             return Git(

@@ -308,9 +308,5 @@ def _make(folder: str, entries: tuple[Entry, ...]) -> None:
 
 def _remove_work(folder: str) -> None:
     """Remove overlay's own workshop, in which it leaves a folder of mode 000."""
-    import shutil  # not for a cached build
-
-    inner = os.path.join(folder, "work")
-    if os.path.isdir(inner):
-        os.chmod(inner, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(StoreError):
+        remove(folder)
