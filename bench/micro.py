@@ -11,15 +11,19 @@ import hashlib
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from workloads import write_file, write_tree
 
+from builder.build import Clocks, build
 from builder.context.local import LocalTree
+from builder.options import BuildOptions
 from builder.steps.tree import fingerprint, walk
 from cache.store import Store
 from layers.compress import Compression
@@ -40,6 +44,8 @@ class Part:
     own: Callable[[], object]
     limit_name: str
     limit: Callable[[], object]
+    without: Callable[[], object] | None = None
+    """What is taken off: all that is not the part."""
 
 
 def main() -> int:
@@ -57,8 +63,10 @@ def main() -> int:
     write_tree(f"{place}/tree", given.files, given.files * 6500)
     write_file(f"{place}/large", given.size)
     lines = ["| part | CPU s | limit | CPU s | ratio |", "|---|---|---|---|---|"]
-    for part in (*parts(place), sandbox(place, given.pybuild.split())):
+    for part in (*parts(place), planner(place), sandbox(place, given.pybuild.split())):
         own, limit = best(part.own), best(part.limit)
+        if part.without:
+            own -= best(part.without)
         lines.append(f"| {part.name} | {own:.3f} | {part.limit_name} | {limit:.3f} | {own / limit:.2f} |")
         sys.stderr.write(lines[-1] + "\n")
     shutil.rmtree(place)
@@ -194,21 +202,47 @@ def pack(path: str, place: str, kind: Compression) -> None:
     store.close()
 
 
+def planner(place: str) -> Part:
+    """A hundred steps that the cache answers, beside a hundred questions to its database."""
+    context = f"{place}/plan"
+    os.mkdir(context)
+    with open(f"{context}/Dockerfile", "w", encoding="utf-8") as file:
+        file.write("FROM scratch\n" + "".join(f"COPY Dockerfile /{number}\n" for number in range(100)))
+    options = BuildOptions(context, f"{place}/store")
+
+    def plan() -> None:
+        build(options, lambda _: None, Clocks(time.monotonic, time.time_ns))
+
+    def ask() -> None:
+        with closing(sqlite3.connect(f"{place}/store/cache.db")) as database:
+            for number in range(100):
+                database.execute("SELECT * FROM records WHERE key = ?", (f"sha256:{number:064x}",)).fetchall()
+
+    plan()
+    return Part("plan 100 cached steps, in process", plan, "100 questions to SQLite", ask)
+
+
 def sandbox(place: str, pybuild: Sequence[str]) -> Part:
-    """Twenty commands as steps of a build, beside twenty that are only forked and executed."""
-    context = f"{place}/sandbox"
+    """What twenty commands cost as steps of a build, beside twenty that are only forked and executed."""
+    program = f"{place}/sandbox/20/bin/sh"
+    return Part(
+        "20 RUN, without the rest of the build",
+        _build_of(20, place, pybuild),
+        "fork and exec, 20 times",
+        lambda: [subprocess.run([program, "-c", ":"], check=True) for _ in range(20)],
+        _build_of(0, place, pybuild),
+    )
+
+
+def _build_of(count: int, place: str, pybuild: Sequence[str]) -> Callable[[], object]:
+    """A build with a command, and so many more."""
+    context = f"{place}/sandbox/{count}"
     os.makedirs(f"{context}/bin")
     shutil.copy("/bin/busybox", f"{context}/bin/sh")
     with open(f"{context}/Dockerfile", "w", encoding="utf-8") as file:
-        file.write("FROM scratch\nCOPY bin /bin\n" + "".join(f"RUN : {number}\n" for number in range(20)))
+        file.write("FROM scratch\nCOPY bin /bin\nRUN :\n" + "".join(f"RUN : {number}\n" for number in range(count)))
     command = [*pybuild, "build", "-q", "--no-cache", "--root", f"{place}/store", "-t", "sandbox", context]
-    program = f"{context}/bin/sh"
-    return Part(
-        "20 RUN, the whole build",
-        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL),
-        "fork and exec, 20 times",
-        lambda: [subprocess.run([program, "-c", ":"], check=True) for _ in range(20)],
-    )
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

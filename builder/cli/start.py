@@ -24,8 +24,8 @@ def question_of(arguments: list[str]) -> Question | None:
     """Who asks what, where, and how it is shown; None if that cannot be said."""
     try:
         terminal = tuple(os.get_terminal_size(2)) if os.isatty(2) else ()
-        encoding = str(sys.stderr.encoding)  # one of them may be closed
-        return *arguments, os.getcwd(), os.geteuid(), os.uname().machine, terminal, encoding, str(sys.stdout.encoding)
+        streams = str(sys.stderr.encoding), str(sys.stdout.encoding)  # one of them may be closed
+        return *arguments, __file__, os.getcwd(), os.geteuid(), os.uname().machine, terminal, *streams
     except (OSError, AttributeError):
         return None
 
