@@ -26,6 +26,7 @@ from builder.supply import LostLayersError, Supply
 from cache.answers import Answers
 from cache.store import Store
 from layers.data import dataclass
+from layers.keeper import Keeper
 
 Plans = Mapping[int, StagePlan]
 Drafts = tuple[Draft, ...]
@@ -144,6 +145,7 @@ def _may_run(graph: Graph) -> bool:
 
 def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | None) -> dict[int, StagePlan]:
     executor = Executor(work.store, backend, work.report, work.now_ns, work.credentials, work.epoch, bounds)
+    keeper = Keeper(work.store.layout)
     try:
         work.remotes.check_cancelled = work.supply.check_cancelled = executor.check_cancelled
         solver = Solver(
@@ -153,6 +155,7 @@ def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | N
             work.answers,
             work.store,
             executor,
+            keeper,
             work.report,
             work.created,
             use_cache=work.use_cache,
@@ -160,5 +163,6 @@ def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | N
         )
         return solver.solve(plans)
     finally:
+        keeper.close()
         work.supply.check_cancelled = lambda: None
         executor.close()

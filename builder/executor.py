@@ -25,13 +25,23 @@ from builder.steps.target import Target
 from builder.steps.workdir import directory_changes
 from cache.store import Store
 from layers.accounts import Accounts
-from layers.data import replace
+from layers.blob import BlobWriter
+from layers.data import dataclass, replace
 from layers.entry import Change
-from layers.layer import Layer, write_layer
+from layers.layer import Layer, fill_layer
 from layers.view import View
 
 _NEXT_TO_NOTHING = 1 << 20
 """Bytes; with less than that left on the disk of the store, a full disk is what a command fails for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a step has made."""
+
+    layer: Layer
+    blob: BlobWriter
+    """Of the layer: complete, and not committed."""
 
 
 class Executor:
@@ -80,8 +90,8 @@ class Executor:
 
     def execute(
         self, action: Action, snapshot: Snapshot, selection: Selection, job: Job, unchanged: Callable[[], bool]
-    ) -> Layer | None:
-        """Do it on top of a snapshot. The layer is in the store when this returns; on failure nothing is.
+    ) -> "Made | None":
+        """Do it on top of a snapshot. On failure nothing of it is in the store.
 
         `unchanged` says whether the contexts still hold what was selected; None if they do not, and so the layer would
         not be what its key says.
@@ -100,9 +110,13 @@ class Executor:
             # BuildKit takes USER for WORKDIR as it takes --chown, and not as for RUN: a number alone is the group, too.
             owner = self._owner(action.user, f"WORKDIR of USER {action.user}", "folders", view)
             changes = directory_changes(action, Target(view), owner, self._now_ns())
-        layer = self._write(changes if self._epoch is None else clamped(changes, self._epoch))
+        made = self._write(changes if self._epoch is None else clamped(changes, self._epoch))
         reads_context = any(isinstance(origin, FromContext) for origin in origins_of(action))
-        return None if reads_context and not unchanged() else layer
+        with made.blob.removed_on_error():
+            changed = reads_context and not unchanged()
+        if changed:
+            made.blob.close()
+        return None if changed else made
 
     def _run(
         self,
@@ -112,7 +126,7 @@ class Executor:
         bound: tuple[Bound, ...],
         job: Job,
         unchanged: Callable[[], bool],
-    ) -> Layer | None:
+    ) -> "Made | None":
         refuse(run.platform, "RUN", DockerfileError)  # which a shared cache might have answered until now
         last = LastLines()
 
@@ -140,9 +154,10 @@ class Executor:
             changes = ground.changes()
             if self._epoch is not None:
                 changes = clamped_on_disk(changes, ground.folder, self._epoch)
-            layer = self._write(changes)
-            ground.keep(layer)
-        return layer
+            made = self._write(changes)
+            with made.blob.removed_on_error():
+                ground.keep(made.layer)
+        return made
 
     def _within_bounds(
         self, run: Run, process: Process, start: Callable[[Process, int], Finished], last: LastLines
@@ -168,10 +183,12 @@ class Executor:
             error.hint = "the disk of the store is full: free some space, or use another place with --root"
         return error
 
-    def _write(self, changes: Iterator[Change]) -> Layer:
-        layer, index = write_layer(changes, self._store.layout)
-        self._store.keep_index(layer.diff_id, index)
-        return layer
+    def _write(self, changes: Iterator[Change]) -> "Made":
+        blob = self._store.layout.writer()
+        with blob.removed_on_error():
+            layer, index = fill_layer(changes, blob)
+            self._store.keep_index(layer.diff_id, index)
+        return Made(layer, blob)
 
     def _attributes(self, action: Copy, view: View) -> Attributes:
         owner = self._owner(action.chown, f"--chown={action.chown}", "files", view) if action.chown else None

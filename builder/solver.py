@@ -1,9 +1,17 @@
-"""Executes what the plan left open: one thread for each stage, so that independent stages run at the same time."""
+"""Executes what the plan left open: one thread for each stage, so that independent stages run at the same time.
+
+The next step of a stage begins while the layer of the one before is brought to the disk. Its record, and the end of its
+lock, wait for that; and so does the stage before others get it.
+"""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import ExitStack
 from functools import partial
+from types import TracebackType
+from typing import Self
 
 from builder.bindings import Finished
 from builder.errors import CancelledError, ContextError, Location, located
@@ -20,6 +28,7 @@ from cache.answers import Answers
 from cache.records import Record
 from cache.store import Store
 from layers.digest import Digest, canonical_json
+from layers.keeper import Keeper
 from layers.layer import Layer
 
 
@@ -34,6 +43,7 @@ class Solver:
         answers: Answers,
         store: Store,
         executor: Executor,
+        keeper: Keeper,
         report: Report,
         now: Callable[[], str],
         *,
@@ -46,6 +56,7 @@ class Solver:
         self._answers = answers
         self._store = store
         self._executor = executor
+        self._keeper = keeper
         self._report = report
         self._now = now
         self._use_cache = use_cache
@@ -95,12 +106,14 @@ class Solver:
             self._report.cached(title)
         if snapshot is None:
             snapshot = self._start(stage)
-        for step in plan.left():
-            if step.action is None:
-                snapshot = snapshot.after_metadata(step.created_by)
-                continue
-            with located(step.location):
-                snapshot = self._solve_step(stage.index, step, step.action, snapshot)
+        with _Unkept() as unkept:
+            for step in plan.left():
+                if step.action is None:
+                    snapshot = snapshot.after_metadata(step.created_by)
+                    continue
+                unkept.check()
+                with located(step.location):
+                    snapshot = self._solve_step(stage.index, step, step.action, snapshot, unkept)
         return snapshot
 
     def _start(self, stage: Stage) -> Snapshot:
@@ -120,7 +133,7 @@ class Solver:
             runs = isinstance(first, Run)
             self._images.fetch(start.base, start.title, to_read=runs, to_stand_on=runs and self._executor.unpacks)
 
-    def _solve_step(self, stage: int, step: Step, action: Action, snapshot: Snapshot) -> Snapshot:
+    def _solve_step(self, stage: int, step: Step, action: Action, snapshot: Snapshot, unkept: "_Unkept") -> Snapshot:
         stages = {origin.stage for origin in origins_of(action) if isinstance(origin, FromStage)}
         finished = {stage: self._ends[stage].result() for stage in stages}
         self._executor.check_cancelled()
@@ -130,7 +143,7 @@ class Solver:
                 if record is not None:
                     self._report.found_cached(job)
                 else:
-                    record = self._make(stage, step, action, snapshot, origins.select(action, finished), job)
+                    record = self._make(stage, step, action, snapshot, origins.select(action, finished), job, unkept)
                 if record is not None:
                     return snapshot.after_layer(step.created_by, record.layer, record.created)
         raise ContextError(
@@ -146,7 +159,14 @@ class Solver:
         return None if material is None else self._answers.find(look_up(action, snapshot, material).key, stage)
 
     def _make(
-        self, stage: int, step: Step, action: Action, snapshot: Snapshot, selection: Selection, job: Job
+        self,
+        stage: int,
+        step: Step,
+        action: Action,
+        snapshot: Snapshot,
+        selection: Selection,
+        job: Job,
+        unkept: "_Unkept",
     ) -> Record | None:
         """The record of a step, from the cache or by doing it; None if the context changed meanwhile.
 
@@ -154,7 +174,8 @@ class Solver:
         """
         lookup = look_up(action, snapshot, selection.material)
         # Another build may be at the same step: it is waited for, and what it made is shared.
-        with self._store.lock(lookup.key, waiting=self._executor.check_cancelled):
+        with ExitStack() as locked:
+            locked.enter_context(self._store.lock(lookup.key, waiting=self._executor.check_cancelled))
             record = self._answers.find(lookup.key, stage) if self._use_cache else None
             record = record or self._made.get((lookup.key, step.location))
             if record is not None:
@@ -162,13 +183,48 @@ class Solver:
                 return record
             started = self._report.clock()
             unchanged = partial(self._origins.unchanged, action, selection)
-            layer = self._executor.execute(action, snapshot, selection, job, unchanged)
-            if layer is None:
+            made = self._executor.execute(action, snapshot, selection, job, unchanged)
+            if made is None:
                 return None
-            record = _record(lookup, snapshot, layer, self._now(), self._report.clock() - started)
-            self._answers.add(record, stage, keep=self._keep_records)
+            record = _record(lookup, snapshot, made.layer, self._now(), self._report.clock() - started)
             self._made[lookup.key, step.location] = record
+            kept = self._keeper.keep(
+                made.blob, partial(self._answers.add, record, stage, keep=self._keep_records), locked.pop_all()
+            )
+            unkept.add(step.location, kept)
             return record
+
+
+class _Unkept:
+    """The layers of a stage that are not known to be on disk yet. At the end of the block all of them are."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[Location, Future[None]]] = deque()
+
+    def add(self, location: Location, kept: "Future[None]") -> None:
+        """One more, and the instruction that made it."""
+        self._kept.append((location, kept))
+
+    def check(self) -> None:
+        """Raise what went wrong with those that are not awaited any more."""
+        while self._kept and self._kept[0][1].done():
+            self._await_first()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error:
+            wait(kept for _, kept in self._kept)
+        while self._kept and not error:
+            self._await_first()
+
+    def _await_first(self) -> None:
+        location, kept = self._kept.popleft()
+        with located(location):
+            kept.result()
 
 
 def _record(lookup: Lookup, snapshot: Snapshot, layer: Layer, created: str, seconds: float) -> Record:

@@ -5,8 +5,8 @@ import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -59,6 +59,10 @@ class NewFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, and remove it if it has not been renamed."""
         os.close(self._fd)
         if not self._renamed:
             with suppress(OSError):
@@ -75,21 +79,36 @@ class NewFile:
 
     def rename(self, target: str) -> None:
         """Give the file its name, for ever: its bytes and the name are on disk when this returns."""
+        self.place(target)
+        sync_folder(os.path.dirname(target))
+
+    def place(self, target: str) -> None:
+        """Give the file its name once its bytes are on disk; that the name is too is for the caller to see to."""
         try:
             os.fsync(self._fd)
+        except OSError as error:
+            raise explained(error, target) from error
+        self.rename_unsynced(target)
+
+    def rename_unsynced(self, target: str) -> None:
+        """Give the file its name without waiting for the disk: after a power cut it may be there and hold less."""
+        try:
             os.rename(self._path, target)
             self._renamed = True
-            _sync_folder(os.path.dirname(target))
         except OSError as error:
             raise explained(error, target) from error
 
 
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync_folder(path: str) -> None:
+    """Bring the names in a folder to the disk."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 class BlobWriter:
@@ -108,7 +127,30 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.__exit__(kind, error, trace)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; what is not committed is removed."""
+        self._file.close()
+
+    @contextmanager
+    def removed_on_error(self) -> Iterator[None]:
+        """A block that has to succeed for the blob to be of use; it stays open, for whoever commits it."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def digest(self) -> Digest:
+        """Of what has been written so far."""
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
 
     def write(self, data: bytes) -> None:
         """Append to the blob."""
@@ -121,7 +163,7 @@ class BlobWriter:
 
         ImageError, and nothing is kept, if the bytes are not those of the expected descriptor.
         """
-        digest = Digest(f"sha256:{self._hash.hexdigest()}")
+        digest = self.digest
         if expected and (expected.size, expected.digest) != (self._size, digest):
             raise ImageError(
                 f"the blob is {digest} of {self._size} bytes, and should be {expected.digest} of {expected.size}",
@@ -129,6 +171,10 @@ class BlobWriter:
             )
         self._file.rename(self._path(digest))
         return digest, self._size
+
+    def place(self) -> None:
+        """As `commit`, but for the name, which is not on disk yet (`Layout.sync_names`)."""
+        self._file.place(self._path(self.digest))
 
 
 def open_verified(path: str, descriptor: Descriptor, *, discard: bool = False) -> BinaryIO:

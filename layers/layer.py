@@ -20,6 +20,8 @@ from layers.oci import Descriptor
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from layers.blob import BlobWriter
+
 _READ = 1 << 18
 _SECOND = 1_000_000_000
 
@@ -48,12 +50,26 @@ def write_layer(
     The same changes give the same bytes. Of entries with one inode the first has the data, the others become hard links
     to it. Memory does not grow with the layer, but for its index. If anything fails, nothing of it is on disk.
     """
+    with layout.writer() as blob:
+        layer, index = fill_layer(changes, blob, compression=compression, level=level)
+        blob.commit()
+    return layer, index
+
+
+def fill_layer(
+    changes: Iterable[Change],
+    blob: "BlobWriter",
+    *,
+    compression: Compression = Compression.GZIP,
+    level: int | None = None,
+) -> tuple[Layer, LayerIndex]:
+    """The same, into a blob that somebody else commits."""
     from layers.compress import compressor
     from layers.pipeline import Pipeline
     from layers.tar import TarWriter, read_content
 
     builder = IndexBuilder()
-    with layout.writer() as blob, Pipeline(blob, compressor(compression, level)) as pipeline:
+    with Pipeline(blob, compressor(compression, level)) as pipeline:
         tar = TarWriter(pipeline.write)
         for entry, content in _linked(changes):
             if builder.wants(entry):
@@ -65,8 +81,7 @@ def write_layer(
                 tar.add(entry, content)
         tar.close()
         diff_id, size = pipeline.finish()
-        digest, compressed_size = blob.commit()
-    return Layer(diff_id, Descriptor(compression.media_type, digest, compressed_size), size), builder.finish()
+    return Layer(diff_id, Descriptor(compression.media_type, blob.digest, blob.size), size), builder.finish()
 
 
 def read_layer(

@@ -8,14 +8,17 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from layers.blob import BlobWriter, NewFile, explained, open_verified
+from layers.blob import BlobWriter, NewFile, explained, open_verified, sync_folder
 from layers.data import replace
 from layers.digest import Digest
 from layers.errors import ImageError, StoreError
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
 from layers.partial import PartialBlob
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -34,6 +37,7 @@ class Layout:
         A layout that `heals` loses blobs that turn out to be damaged, so that they are made or fetched again.
         """
         self.root = root
+        self._awaited: dict[Digest, Future[None]] = {}
         self._heals = heals
         self._temporary = temporary or root
 
@@ -43,6 +47,7 @@ class Layout:
 
     def has(self, descriptor: Descriptor) -> bool:
         """Whether a blob of that digest and size is there; its bytes are not looked at."""
+        self._wait_for(descriptor.digest)
         try:
             return os.stat(self.path(descriptor.digest)).st_size == descriptor.size
         except FileNotFoundError:
@@ -55,6 +60,7 @@ class Layout:
 
         Reading is verifying: a StoreError at the end, or on closing, says that the bytes are not those of the digest.
         """
+        self._wait_for(descriptor.digest)
         return open_verified(self.path(descriptor.digest), descriptor, discard=self._heals)
 
     def read(self, descriptor: Descriptor) -> bytes:
@@ -68,6 +74,15 @@ class Layout:
         """A new blob, whose digest is known in the end. To be used by `with`: what is not committed is removed."""
         self._create()
         return BlobWriter(self._temporary, self.path)
+
+    def await_blob(self, digest: Digest, kept: "Future[None]") -> None:
+        """A blob is on its way to the disk (`layers.keeper`): whoever asks for it waits until the future is done."""
+        self._awaited[digest] = kept
+        kept.add_done_callback(lambda _: self._awaited.pop(digest, None))
+
+    def sync_names(self) -> None:
+        """Bring the names of all blobs to the disk."""
+        sync_folder(os.path.join(self.root, "blobs", "sha256"))
 
     def partial(self, descriptor: Descriptor, *, wait: Callable[[], object]) -> PartialBlob:
         """A download of a blob, which may have begun before; `wait` is called while another process fetches it."""
@@ -150,6 +165,11 @@ class Layout:
             found = len(others) < len(manifests)
             manifests[:] = others
         return found
+
+    def _wait_for(self, digest: Digest) -> None:
+        kept = self._awaited.get(digest)
+        if kept:
+            kept.exception()
 
     def _create(self) -> None:
         """Make a layout of the folder, as far as it is none."""
