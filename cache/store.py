@@ -173,11 +173,14 @@ class Store:
         return index
 
     def keep_index(self, diff_id: Digest, index: LayerIndex) -> None:
-        """Keep what a layer holds, which was found out when the layer was written or fetched."""
+        """Keep what a layer holds, which was found out when the layer was written or fetched.
+
+        It can be found out again, and one that a power cut has left cut off is no JSON: so no disk is waited for.
+        """
         self._indexes[diff_id] = index
         with NewFile(self._path("tmp")) as file:
             file.write(index.serialise())
-            file.rename(self._path("indexes", diff_id.hex))
+            file.rename_unsynced(self._path("indexes", diff_id.hex))
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self.root, *parts)

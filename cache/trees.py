@@ -9,11 +9,13 @@ to disk, which could cost more than making them. A note beside each new tree say
 made; until `settle` has flushed it, a tree of an earlier boot may have lost data in a power cut and is made again.
 """
 
+import errno
 import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.digest import Digest
@@ -50,6 +52,8 @@ class Trees:
         self._root = root
         self._lock = lock
         self._scratch = scratch
+        self._trusted: set[str] = set()
+        """Paths of trees whose notes need not be read again: a tree that is flushed, or of this boot, stays so."""
 
     def path(self, diff_id: Digest) -> str:
         """Where the tree of a layer is, or would be."""
@@ -57,7 +61,7 @@ class Trees:
 
     def has(self, diff_id: Digest) -> bool:
         """Whether the tree is there, whole."""
-        return _is_whole(self.path(diff_id))
+        return self._is_whole(self.path(diff_id))
 
     def ensure(self, layer: Layer, layout: Layout, lowers: Sequence[str]) -> str:
         """The path of a layer's tree, which is unpacked from its blob if it is not there.
@@ -67,18 +71,19 @@ class Trees:
         the same tree wait for the one that unpacks it. ImageError if the blob does not hold what its diff_id says.
         """
         own = self.path(layer.diff_id)
+        if self._is_whole(own):
+            return own
         leaning = f"{own}.{_stack_name(lowers)}"
-        for path in (own, leaning):
-            if _is_whole(path):
-                return path
+        if self._is_whole(leaning):
+            return leaning
         with self._lock(f"tree-{layer.diff_id.hex}"), self._scratch("tree") as scratch:
             for path in (own, leaning):
-                if _is_whole(path):  # made by whoever held the lock
+                if self._is_whole(path):  # made by whoever held the lock
                     return path
             folder = os.path.join(scratch, "tree")
             os.mkdir(folder, 0o755)
             path = leaning if _unpack(layer, layout, folder, lowers) else own
-            self._place(folder, path, scratch)
+            self._replace(folder, path, scratch)
             return path
 
     @contextmanager
@@ -100,7 +105,7 @@ class Trees:
             if sapling.is_good:
                 with self._lock(f"tree-{diff_id.hex}"):
                     if not self.has(diff_id):
-                        self._place(folder, self.path(diff_id), scratch)
+                        self._replace(folder, self.path(diff_id), scratch)
 
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
         """The trees of all these layers, lowest first; see `ensure`. Blobs that are needed for it are brought."""
@@ -116,11 +121,12 @@ class Trees:
         `folder` must be on the store's file system. It is gone afterwards, also if the layer had a tree already.
         """
         path = self.path(diff_id)
-        with self._lock(f"tree-{diff_id.hex}"), self._scratch("tree") as scratch:
-            if self.has(diff_id):
-                os.rename(folder, os.path.join(scratch, "tree"))
-            else:
-                self._place(folder, path, scratch)
+        if not os.path.lexists(path) and self._place(folder, path):
+            return path
+        if not self.has(diff_id):
+            with self._lock(f"tree-{diff_id.hex}"), self._scratch("tree") as scratch:
+                self._replace(folder, path, scratch)
+        remove(folder)
         return path
 
     def apply(self, layer: Layer, layout: Layout, root: str) -> None:
@@ -145,17 +151,37 @@ class Trees:
             with suppress(FileNotFoundError):
                 os.unlink(note)
 
-    def _place(self, folder: str, path: str, scratch: str) -> None:
-        """Rename a whole tree to its path, after whatever stands there that cannot be trusted was moved away."""
+    def _replace(self, folder: str, path: str, scratch: str) -> None:
+        """As `_place`, after whatever stands there that cannot be trusted was moved away."""
         try:
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             if os.path.lexists(path):
                 os.rename(path, os.path.join(scratch, "doubtful"))
-            with open(path + _FRESH, "w", encoding="ascii") as note:
+        except OSError as error:
+            raise _not_kept(path, error) from error
+        self._place(folder, path)
+
+    def _place(self, folder: str, path: str) -> bool:
+        """Rename a whole tree to its path, where nothing stands; False if somebody else has just done so."""
+        try:
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            with open(path + _FRESH, "wb", buffering=0) as note:
                 note.write(_boot())
             os.rename(folder, path)
         except OSError as error:
-            raise StoreError(f"the tree {path} cannot be kept: {error.strerror}") from error
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not self._is_whole(path):
+                raise _not_kept(path, error) from error
+            return False
+        return True
+
+    def _is_whole(self, path: str) -> bool:
+        """Whether a tree is there that was flushed to disk, or made in this run of the kernel."""
+        if not os.path.isdir(path):
+            return False
+        if path not in self._trusted:
+            if not _is_trusted(path):
+                return False
+            self._trusted.add(path)
+        return True
 
 
 class _Sapling:
@@ -224,8 +250,8 @@ def remove(path: str) -> None:
         ) from error
 
 
-def _is_whole(path: str) -> bool:
-    return os.path.isdir(path) and _is_trusted(path)
+def _not_kept(path: str, error: OSError) -> StoreError:
+    return StoreError(f"the tree {path} cannot be kept: {error.strerror}")
 
 
 def _stack_name(lowers: Sequence[str]) -> str:
@@ -283,6 +309,15 @@ class _Hashed(io.RawIOBase):
 
 def mapping() -> str:
     """A short name of how ids are mapped for this process (user_namespaces(7), "uid_map")."""
+    try:
+        return _mapping(os.stat("/proc/self/ns/user").st_ino)
+    except OSError:  # without /proc nothing is known of it
+        return _mapping(0)
+
+
+@cache
+def _mapping(_namespace: int) -> str:
+    """The same for a user namespace, whose maps are written once. It must have them by now."""
     text = ""
     for kind in ("uid", "gid"):
         with suppress(OSError), open(f"/proc/self/{kind}_map", encoding="ascii") as file:
@@ -290,17 +325,18 @@ def mapping() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _boot() -> str:
+@cache
+def _boot() -> bytes:
     """The id of this run of the kernel (random(4)); empty where /proc does not say it."""
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", "rb") as file:
         return file.read().strip()
-    return ""
+    return b""
 
 
 def _is_trusted(path: str) -> bool:
-    """Whether a tree was flushed to disk, or made in this run of the kernel."""
+    """Whether a tree that stands there was flushed to disk, or made in this run of the kernel."""
     try:
-        with open(path + _FRESH, encoding="ascii") as note:
+        with open(path + _FRESH, "rb") as note:
             return note.read() == _boot()
     except FileNotFoundError:
         return True
