@@ -136,7 +136,7 @@ def test_nothing_is_left_of_the_step_but_what_it_wrote(inside: Inside, user: str
 
     left, mounts = inside(user, body)
 
-    assert left == ["hosts", "resolv.conf", "root", "stub", "upper"]
+    assert left == ["names", "root", "stub", "upper"]
     assert "overlay" not in [line.split(" - ")[1].split()[0] for line in mounts.splitlines() if "/var/tmp" in line]
 
 

@@ -95,7 +95,7 @@ def test_a_resolv_conf_that_is_an_absolute_link_is_mounted_where_it_leads_inside
 def test_a_proc_that_is_a_link_out_of_the_root_stays_inside() -> None:
     plan = plan_of(Entry("etc", FOLDER), Entry("proc", LINK, target="../../../etc"))
 
-    assert targets(plan)[3] == "/etc"
+    assert targets(plan)[4] == "/etc"
 
 
 def test_a_dangling_link_at_a_mount_point_is_filled_with_the_attributes_kept_on_the_way() -> None:
@@ -134,7 +134,7 @@ def test_more_layers_than_an_overlay_takes_are_refused() -> None:
 def test_the_files_are_mounted_before_what_could_cover_them() -> None:
     plan = plan_of(*USUAL)
 
-    assert targets(plan) == ["/etc/resolv.conf", "/etc/hosts", "/dev", "/proc", "/sys"]
+    assert targets(plan) == ["/etc/resolv.conf", "/etc/hosts", "/dev", "/sys", "/proc"]
 
 
 def test_each_mount_says_what_it_is() -> None:
@@ -142,11 +142,11 @@ def test_each_mount_says_what_it_is() -> None:
 
     assert [plan.root.describe(), *(mount.describe() for mount in plan.mounts)] == [
         "stack 2 layers as an overlay on /nowhere/scratch/root",
-        "bind /nowhere/scratch/resolv.conf to /etc/resolv.conf",
-        "bind /nowhere/scratch/hosts to /etc/hosts",
+        "bind /nowhere/scratch/names/resolv.conf to /etc/resolv.conf",
+        "bind /nowhere/scratch/names/hosts to /etc/hosts",
         "make devices in /dev",
-        "mount proc on /proc",
         "mount sysfs on /sys",
+        "mount proc on /proc",
     ]
     assert Masks(("/a",), ("/b",), ("/c",)).describe() == "mask /a /b /c"
     assert Bind("/a", "/b", read_only=True).describe() == "bind /a to /b (read-only)"

@@ -8,7 +8,7 @@ forks included, its parents' deaths bring it to the supervisor, which does not e
 import errno
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
@@ -28,7 +28,7 @@ class JailRequest:
     window: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal, if the process has one."""
     filter: bytes = b""
-    """The seccomp program, see `syscalls.set_filter`; empty for none."""
+    """The seccomp program, see `syscalls.filtering`; empty for none."""
     recording: None = None
     """There are all ids, so nothing is recorded."""
 
@@ -37,8 +37,9 @@ class JailRequest:
         """See `child.Task`."""
         return 0
 
-    def actions(self) -> Iterator[child.Action]:
-        """See `child.Task`."""
+    def actions(self, channel: int, stdio: Sequence[int]) -> Iterator[child.Action]:
+        """All that the first process has to do before it can run the command, in order, each with its name."""
+        yield "place the descriptors", partial(_keep_only, channel, stdio)
         yield "supervise the command", _supervise
         yield from child.joining(self.process)
         yield "start a session", os.setsid
@@ -46,8 +47,17 @@ class JailRequest:
         if self.process.terminal:
             yield "open a terminal", partial(child.open_terminal, self.window)
         yield f"change the root to {self.root}", partial(_change_root, self.root)
+        yield "hand over the standard streams", partial(child.own_streams, self.process)
         # A container that was denied CAP_SETPCAP has its own bounds.
         yield from child.becoming(self.process, self.filter, tolerated=(errno.EPERM,))
+
+
+def _keep_only(channel: int, stdio: Sequence[int]) -> None:
+    """Put the descriptors at 0 to 3 and close all others."""
+    os.dup2(channel, child.CHANNEL, inheritable=False)
+    for place, descriptor in enumerate(stdio):
+        os.dup2(descriptor, place)
+    syscalls.close_from(child.CHANNEL + 1)
 
 
 def _change_root(root: str) -> None:

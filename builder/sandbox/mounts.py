@@ -8,6 +8,7 @@ the image itself. What they need of the host they reach through `host`, a descri
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 from builder.sandbox.process import SHARED_MEMORY
@@ -23,8 +24,10 @@ from builder.sandbox.syscalls import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
+    Prepared,
     mount,
     move_mount,
+    moving,
     open_tree,
     set_mount_attributes,
 )
@@ -33,6 +36,9 @@ from layers.owners import has_one_id
 
 OVERLAY_LIMIT = 500
 """Lower folders that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/super.c)."""
+
+_ROOM = 1 << 20
+"""Bytes that a step may write to the files of names, more or less."""
 
 _DATA_ONLY = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _INERT = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
@@ -178,6 +184,27 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """The files by which programs turn names into addresses, in memory: a step may write to its own, for nothing."""
+
+    target: str
+    """An empty folder of the host."""
+    resolver: bytes
+    hosts: bytes
+
+    def describe(self) -> str:
+        return f"prepare the names of hosts on {self.target}"
+
+    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+        size = len(self.resolver) + len(self.hosts) + _ROOM
+        mount("tmpfs", self.target, "tmpfs", _DATA_ONLY, f"mode=755,size={size}")
+        for name, data in (("resolv.conf", self.resolver), ("hosts", self.hosts)):
+            file = os.open(f"{self.target}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+            os.write(file, data)
+            os.close(file)
+
+
+@dataclass(frozen=True, slots=True)
 class Masks:
     """Paths of /proc or /sys that are hidden, or can only be read, as Docker does it. Missing ones do not matter."""
 
@@ -189,16 +216,32 @@ class Masks:
         return "mask " + " ".join((*self.files, *self.folders, *self.read_only))
 
     def apply(self, host: int) -> None:
-        for path in self.files:
-            with contextlib.suppress(FileNotFoundError):
-                _bind(host, "/dev/null", path, attributes=MOUNT_ATTR_RDONLY)
-        for path in self.folders:
-            with contextlib.suppress(FileNotFoundError):
-                mount("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY)
-        for path in self.read_only:
-            with contextlib.suppress(FileNotFoundError):
-                mount(path, path, None, MS_BIND | MS_REC)
-                mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | _DATA_ONLY)
+        trees: list[int] = []
+        try:
+            _make(self.prepared(host, trees))
+        finally:
+            for tree in trees:
+                os.close(tree)
+
+    def prepared(self, host: int, trees: list[int]) -> tuple[tuple[Prepared, ...], ...]:
+        """The calls for each path, which end with the first that finds none; `trees` gets what they hold open."""
+        return (
+            *[(self._hiding(host, path, trees),) for path in self.files],
+            *[(_mounting("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY),) for path in self.folders],
+            *[
+                (
+                    _mounting(path, path, None, MS_BIND | MS_REC),
+                    _mounting(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | _DATA_ONLY),
+                )
+                for path in self.read_only
+            ],
+        )
+
+    def _hiding(self, host: int, path: str, trees: list[int]) -> Prepared:
+        tree = open_tree("dev/null", folder=host)
+        trees.append(tree)
+        set_mount_attributes(tree, MOUNT_ATTR_RDONLY)
+        return moving(tree, path, tolerated=(errno.ENOENT,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +258,25 @@ class Proc:
         return f"mount proc on {self.target}"
 
     def apply(self, host: int) -> None:
+        trees: list[int] = []
         try:
-            mount("proc", self.target, "proc", _DATA_ONLY)
-        except PermissionError:
-            _bind(host, "/proc", self.target, recursive=True)
-        else:
-            self.masks.apply(host)
+            self.prepared(host, trees)()
+        finally:
+            for tree in trees:
+                os.close(tree)
+
+    def prepared(self, host: int, trees: list[int]) -> Callable[[], None]:
+        """The same, made ready for the process whose namespace it is; `trees` gets what it needs to be open."""
+        new = _mounting("proc", self.target, "proc", _DATA_ONLY, tolerated=(errno.EPERM, errno.EACCES))
+        masks = self.masks.prepared(host, trees)
+
+        def make() -> None:
+            if new():
+                _make(masks)
+            else:
+                _bind(host, "/proc", self.target, recursive=True)
+
+        return make
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +334,20 @@ class Devices:
             if error.errno != errno.EINVAL:
                 raise
             mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
+
+
+def _mounting(
+    source: str | None, target: str, kind: str | None, flags: int, *, tolerated: tuple[int, ...] = (errno.ENOENT,)
+) -> Prepared:
+    names = (None if name is None else os.fsencode(name) for name in (source, target, kind))
+    return Prepared("mount", *names, flags, None, subject=target, tolerated=tolerated)
+
+
+def _make(calls: tuple[tuple[Prepared, ...], ...]) -> None:
+    for several in calls:
+        for call in several:
+            if not call():
+                break
 
 
 def _own(path: str, uid: int, gid: int) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,11 +11,11 @@ from contextlib import contextmanager, suppress
 from builder.errors import CancelledError, SandboxError
 from builder.sandbox import idmap, names
 from builder.sandbox.attached import Attached
-from builder.sandbox.child import Request
 from builder.sandbox.client import Server, SetupError, Step, follow
 from builder.sandbox.mount_points import NEW
-from builder.sandbox.mounts import Overlay
+from builder.sandbox.mounts import Names, Overlay
 from builder.sandbox.plan import Plan, RootSpec, mount_plan
+from builder.sandbox.preparation import Request
 from builder.sandbox.probe import try_overlay
 from builder.sandbox.process import Demands, Finished, Process
 from builder.sandbox.recorder.program import Recording
@@ -46,6 +47,11 @@ class OverlayBackend:
         self._server: Server | None = None
         self._memory = ""
         """A folder in memory for what commands change, if the store's file system cannot carry it."""
+        self._shared = ""
+        """A folder for what steps have in common."""
+        self._stubs: dict[tuple[Entry, ...], str] = {}
+        """The folders of mount points, by what is in them."""
+        self._lock = threading.Lock()
 
     def enter(self, store: Store | None = None) -> None:
         """Become root in namespaces of our own, and find out whether the file system of a store can carry overlays.
@@ -76,8 +82,9 @@ class OverlayBackend:
     def ground(self, layers: Sequence[Layer], view: View, store: Store) -> Iterator["OverlayGround"]:
         """See `Backend.ground`."""
         lowers = store.trees.stack(layers, store.layout)
-        with store.scratch("run") if not self._memory else self._scratch_in_memory() as scratch:
-            yield OverlayGround(self, RootSpec(lowers, view, scratch), view, store, keeps=not self._memory)
+        with self._scratch() as scratch:
+            spec = RootSpec(lowers, view, scratch, shared=self._shared)
+            yield OverlayGround(self, spec, view, store, keeps=not self._memory)
 
     def run(
         self,
@@ -128,15 +135,14 @@ class OverlayBackend:
 
     def _find_place(self, store: Store) -> str:
         """Choose where commands write; gives a warning if that is in memory. Before the server is a copy of us."""
-        folder = store.temporary("overlay")
+        folder = self._shared = os.path.realpath(store.temporary("overlay"))
         try:
             try_overlay(folder)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise setup_refused("stack a trial layer as an overlay", error.errno or 0, "", single_id="") from error
         else:
-            store.release(folder)
-            return ""
+            return self._furnish()
         try:
             mount("tmpfs", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700")
             try_overlay(folder)
@@ -144,15 +150,21 @@ class OverlayBackend:
             raise setup_refused("stack a trial layer as an overlay", errno.EINVAL, "", single_id="") from error
         self._memory = folder
         status = os.statvfs(folder)
-        return (
+        return self._furnish() or (
             "the store is on a file system that cannot carry overlays, such as that of a container: what a RUN changes"
             f" is kept in memory, at most {status.f_blocks * status.f_frsize >> 20} MiB, and takes longer to keep; put"
             " the store on a volume with --root"
         )
 
+    def _furnish(self) -> str:
+        for name in ("root", "names"):
+            os.mkdir(f"{self._shared}/{name}")
+        return ""
+
     @contextmanager
-    def _scratch_in_memory(self) -> Iterator[str]:
-        folder = os.path.join(self._memory, os.urandom(6).hex())
+    def _scratch(self) -> Iterator[str]:
+        """A folder for one step: in memory, if what it changes has to be there."""
+        folder = f"{self._shared}/{os.urandom(6).hex()}"
         os.mkdir(folder, 0o700)
         try:
             yield folder
@@ -163,12 +175,26 @@ class OverlayBackend:
     def _prepare(self, process: Process, root: RootSpec) -> Plan:
         plan = mount_plan(replace(root, shared_memory=process.shared_memory))
         try:
-            _lay_out(plan, os.path.realpath(root.scratch), process)
+            stub = self._stub(plan, root)
+            _lay_out(plan, root)
         except OSError as error:
             raise setup_refused(
                 f"prepare a step in {root.scratch}", error.errno or 0, "", single_id=self.caveat
             ) from error
-        return plan
+        upmost = replace(plan.root, lowers=(*plan.root.lowers[:-1], stub))
+        named = Names(
+            f"{root.shared or root.scratch}/names", names.resolver(), names.hosts(process.hostname, process.hosts)
+        )
+        return replace(plan, root=upmost, before=(named, *plan.before))
+
+    def _stub(self, plan: Plan, root: RootSpec) -> str:
+        """The lower folder of mount points, which steps with the same ones share."""
+        if not root.shared:
+            return _made_stub(plan.root.lowers[-1], plan.stub)
+        with self._lock:
+            if plan.stub not in self._stubs:
+                self._stubs[plan.stub] = _made_stub(f"{root.shared}/stub{len(self._stubs)}", plan.stub)
+            return self._stubs[plan.stub]
 
     def _request(self, plan: Plan, process: Process, window: tuple[int, int] = (0, 0)) -> Request:
         program = self._filter if process.seccomp else b""
@@ -243,16 +269,17 @@ def _recording(*, owners: bool) -> Recording | None:
     return recording(os.uname().machine, owners=owners)
 
 
-def _lay_out(plan: Plan, scratch: str, process: Process) -> None:
+def _made_stub(folder: str, entries: tuple[Entry, ...]) -> str:
+    os.mkdir(folder)
+    _make(folder, entries)
+    return folder
+
+
+def _lay_out(plan: Plan, root: RootSpec) -> None:
     """Make the folders and files that the plan stands on; the scratch folder must be empty."""
-    for folder in ("upper", "work", "root", "stub"):
-        os.mkdir(f"{scratch}/{folder}")
-    for name, data in (("resolv.conf", names.resolver()), ("hosts", names.hosts(process.hostname, process.hosts))):
-        with open(f"{scratch}/{name}", "xb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(data)
-    _make(f"{scratch}/stub", plan.stub)
-    _make(f"{scratch}/upper", plan.upper)
+    for name in ("upper", "work") if root.shared else ("upper", "work", "root", "names"):
+        os.mkdir(f"{root.scratch}/{name}")
+    _make(f"{root.scratch}/upper", plan.upper)
     for folder, entries in plan.folders:
         os.mkdir(folder)
         _make(folder, entries)
@@ -276,9 +303,9 @@ def _remove_stubs(plan: Plan) -> None:
 def _is_empty(path: str) -> bool:
     """Whether an empty file or folder stands there, reached by no symlink of the step's making."""
     try:
+        status = os.lstat(path)
         if os.path.realpath(path) != path:
             return False
-        status = os.lstat(path)
         return (
             not os.listdir(path)
             if stat.S_ISDIR(status.st_mode)
@@ -307,6 +334,11 @@ def _make(folder: str, entries: tuple[Entry, ...]) -> None:
 
 
 def _remove_work(folder: str) -> None:
-    """Remove overlay's own workshop, in which it leaves a folder of mode 000."""
-    with suppress(StoreError):
-        remove(folder)
+    """Remove overlay's own workshop, whose usual content is known."""
+    try:
+        os.unlink(f"{folder}/work/incompat/volatile/dirty")
+        for name in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
+            os.rmdir(folder + name)
+    except OSError:  # there is more in it, such as whiteouts
+        with suppress(StoreError):
+            remove(folder)

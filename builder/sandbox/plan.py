@@ -32,13 +32,17 @@ class RootSpec:
     view: RootView
     """What these layers hold together."""
     scratch: str
-    """An empty private folder on the file system of the store; the caller removes it after the step."""
+    """An empty private folder on the file system of the store, an absolute path without symlinks; the caller removes
+    it after the step."""
     attached: tuple[Attached, ...] = ()
     """What the step sees beside its image."""
     privileged: bool = False
     """Nothing of /proc and /sys is hidden, and /sys can be written."""
     shared_memory: int = SHARED_MEMORY
     """Bytes of /dev/shm."""
+    shared: str = ""
+    """A folder as `scratch`, but for any number of steps, with empty folders `root` and `names`: each step mounts there
+    for itself. Without one, they are in `scratch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +65,23 @@ def mount_plan(spec: RootSpec) -> Plan:
     """Plan a step; SandboxError if the image has something else where a mount has to go."""
     if len(spec.lowers) >= OVERLAY_LIMIT:
         raise SandboxError(f"the image has {len(spec.lowers)} layers; RUN can stack {OVERLAY_LIMIT - 1} at most")
-    scratch = os.path.realpath(spec.scratch)
+    scratch, shared = spec.scratch, spec.shared or spec.scratch
     points = MountPoints(spec.view)
     at = {name: points.folder(name, stays=True) for name in ("dev", "proc", "sys")}
     files = [
-        Bind(f"{scratch}/{os.path.basename(name)}", points.file(name)) for name in ("etc/resolv.conf", "etc/hosts")
+        Bind(f"{shared}/names/{os.path.basename(name)}", points.file(name)) for name in ("etc/resolv.conf", "etc/hosts")
     ]
     attachments = attach(spec.attached, points, scratch)
     return Plan(
         root=Overlay(
             lowers=(*spec.lowers, f"{scratch}/stub"),
-            target=f"{scratch}/root",
+            target=f"{shared}/root",
             upper=f"{scratch}/upper",
             work=f"{scratch}/work",
         ),
         before=attachments.before,
-        # The files first: an image may have them as links that lead into /proc or /dev.
+        # The files first: an image may have them as links that lead into /proc or /dev. What is after /proc has to be
+        # mounted by the step's own process.
         mounts=(*files, *_system(at, spec), *attachments.mounts),
         folders=attachments.folders,
         stub=tuple(points.stub.values()),
@@ -88,13 +93,13 @@ def _system(at: Mapping[str, str], spec: RootSpec) -> tuple[Mount, ...]:
     """/dev, /proc and /sys, at the places where the image has them."""
     devices = Devices(at["dev"], spec.shared_memory)
     if spec.privileged:
-        return devices, Proc(at["proc"], Masks()), Sys(at["sys"], Masks(), read_only=False)
+        return devices, Sys(at["sys"], Masks(), read_only=False), Proc(at["proc"], Masks())
     masks = Masks(
         files=_below(at["proc"], _PROC_FILES),
         folders=_below(at["proc"], _PROC_FOLDERS),
         read_only=_below(at["proc"], _PROC_READ_ONLY),
     )
-    return devices, Proc(at["proc"], masks), Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS)))
+    return devices, Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS))), Proc(at["proc"], masks)
 
 
 def _below(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 The main process holds one end of a socket pair, and sends for every step one message: the flags of the clone, whether
 the step is recorded, and four descriptors, namely the server's end of the step's own channel and the three standard
-streams. The child that is cloned reads from its channel what to do (`child.Request`), and may answer with lines of
-JSON; the last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a
-channel ends that step; the end of the main process ends all steps and the server.
+streams. Over the channel comes what to do (`child.Task`). The child that is cloned may answer with lines of JSON; the
+last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a channel
+ends that step; the end of the main process ends all steps and the server.
 
 A step in a pid namespace ends with its first process, which the server kills. Where there is none, the first process
 is asked to end, and takes all others with it (`jail`).
@@ -14,13 +14,18 @@ import contextlib
 import gc
 import json
 import os
+import pickle
 import select
 import signal
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.sandbox import child, jail, syscalls
+from builder.sandbox.jail import JailRequest
+from builder.sandbox.preparation import Descriptors, Preparation, Request
 from layers.data import dataclass
 
 if TYPE_CHECKING:
@@ -53,6 +58,7 @@ def _leave_main_process(control: int) -> None:
     os.dup2(null, 1)
     os.dup2(control, _CONTROL, inheritable=False)
     syscalls.close_from(_CONTROL + 1)
+    os.umask(0o022)  # what is made for steps, and what they make
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # steps inherit what is ignored here
@@ -73,9 +79,40 @@ class _Step:
         signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if self.is_supervised else signal.SIGKILL)
 
 
+class _NotStarted(Exception):  # noqa: N818 - it is told as what could not be done
+    """A step that came to nothing."""
+
+    def __init__(self, message: dict[str, object]) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class _Home:
+    """The mount namespace of the server, which it leaves to prepare those of steps."""
+
+    def __init__(self) -> None:
+        self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def left(self) -> Iterator[None]:
+        """For the length of a block this process is in a new mount namespace."""
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            try:
+                syscalls.enter(self._mounts, syscalls.CLONE_NEWNS)
+                os.fchdir(self._root)  # which may not be the root of the namespace
+                os.chroot(".")
+            except OSError:  # nothing more could be done right from here
+                os._exit(1)
+
+
 class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._home = _Home()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._steps: dict[int, _Step] = {}
@@ -110,15 +147,14 @@ class _Server:
         if is_supervised:
             syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)  # should the supervisor itself be killed
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) if records else (None, None)
+        given = Descriptors(channel, (stdio[0], stdio[1], stdio[2]), theirs.fileno() if theirs else None)
         try:
-            pid = syscalls.clone(flags)
-        except OSError as error:
-            _tell(channel, {"doing": "make new namespaces", "errno": error.errno})
+            pid = self._clone(flags, given)
+        except _NotStarted as failure:
+            _tell(channel, failure.message)
             _tell(channel, {"status": 125 << 8})
             os.close(channel)
         else:
-            if pid == 0:
-                child.run(channel, (stdio[0], stdio[1], stdio[2]), theirs.fileno() if theirs else None)
             watch = _watch(ours, channel) if ours else None
             self._follow(_Step(pid, os.pidfd_open(pid), socket.socket(fileno=channel), watch, is_supervised))
         for each in stdio:
@@ -126,6 +162,30 @@ class _Server:
         if theirs:
             theirs.close()
         return True
+
+    def _clone(self, flags: int, given: Descriptors) -> int:
+        """Make the first process of a step; gives its pid. _NotStarted says what was refused."""
+        doing = "start a process"
+        try:
+            task = _receive(given.channel)
+            if isinstance(task, JailRequest):
+                pid = syscalls.clone(flags)
+                if pid == 0:
+                    child.become(task.process, task.actions(given.channel, given.stdio))
+                return pid
+            doing = "make new namespaces"
+            with self._home.left(), closing(Preparation(task, given)) as preparation:
+                for doing, act in preparation.outside():  # noqa: B007 - `doing` is for the error
+                    act()
+                doing = "make new namespaces"
+                pid = syscalls.clone(flags & ~syscalls.CLONE_NEWNS)
+                if pid == 0:
+                    child.become(task.process, preparation.left)
+                return pid
+        except OSError as error:
+            raise _NotStarted({"doing": doing, "errno": error.errno}) from error
+        except Exception as error:
+            raise _NotStarted({"doing": doing, "fault": repr(error)}) from error
 
     def _follow(self, step: _Step) -> None:
         self._steps[step.pidfd] = self._steps[step.channel.fileno()] = step
@@ -187,6 +247,17 @@ def _watch(opening: socket.socket, channel: int) -> "Watch":
     from builder.sandbox.recorder.watch import Watch  # only where something has to be recorded
 
     return Watch(opening, channel)
+
+
+def _receive(channel: int) -> "Request | JailRequest":
+    """Read from the channel what to do: its length in 8 bytes, then itself."""
+    with open(channel, "rb", closefd=False) as stream:
+        (length,) = struct.unpack("=Q", stream.read(8).ljust(8, b"\0"))
+        data = stream.read(length)
+    if not length or len(data) < length:
+        raise EOFError("the main process has gone")
+    task: Request | JailRequest = pickle.loads(data)  # noqa: S301 - written by the process that we are a fork of
+    return task
 
 
 def _tell(channel: int, message: dict[str, object]) -> None:

@@ -8,7 +8,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -38,6 +38,7 @@ MOUNT_ATTR_NOEXEC = 8
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_NO_NEW_PRIVS = 39
@@ -47,10 +48,11 @@ _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
-_KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_JOIN_SESSION_KEYRING = 1
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
+# Without it, kernels before 5.16 would slow the whole process down for the sake of its speculation.
 _SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
@@ -59,13 +61,60 @@ _SECCOMP_RET_USER_NOTIF = 0x7FC00000
 _SIGCHLD = 17
 
 _NUMBERS = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "statx": 332},
-    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "statx": 291},
+    "x86_64": {
+        "write": 1,
+        "clone": 56,
+        "execve": 59,
+        "chdir": 80,
+        "fchdir": 81,
+        "umask": 95,
+        "setsid": 112,
+        "setgroups": 116,
+        "setresuid": 117,
+        "setresgid": 119,
+        "capset": 126,
+        "pivot_root": 155,
+        "prctl": 157,
+        "chroot": 161,
+        "mount": 165,
+        "umount2": 166,
+        "sethostname": 170,
+        "keyctl": 250,
+        "unshare": 272,
+        "dup3": 292,
+        "seccomp": 317,
+        "statx": 332,
+    },
+    "aarch64": {
+        "dup3": 24,
+        "umount2": 39,
+        "mount": 40,
+        "pivot_root": 41,
+        "chdir": 49,
+        "fchdir": 50,
+        "chroot": 51,
+        "capset": 91,
+        "write": 64,
+        "unshare": 97,
+        "setresuid": 147,
+        "setresgid": 149,
+        "setsid": 157,
+        "setgroups": 159,
+        "sethostname": 161,
+        "umask": 166,
+        "prctl": 167,
+        "keyctl": 219,
+        "clone": 220,
+        "execve": 221,
+        "seccomp": 277,
+        "statx": 291,
+    },
 }.get(os.uname().machine, {})
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _CLOSE_RANGE = 436
 _MOUNT_SETATTR = 442
+_EVERYWHERE = {"move_mount": _MOVE_MOUNT, "close_range": _CLOSE_RANGE}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -74,6 +123,8 @@ _locked_libc = ctypes.PyDLL(None, use_errno=True)
 _locked_libc.syscall.restype = ctypes.c_long
 
 _Argument = int | bytes | None
+_Laid = ctypes.Array[ctypes.c_char_p] | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char]
+"""Memory that a call is given the address of."""
 
 
 def supported() -> bool:
@@ -98,6 +149,53 @@ def _call(number: int, name: str, *arguments: _Argument, subject: str = "") -> i
     return _checked(_libc.syscall(ctypes.c_long(number), *_words(arguments)), name, subject)
 
 
+class Prepared:
+    """A system call with its arguments laid out: to make it, Python touches little memory.
+
+    So it suits a process that has just been forked, which has to copy every page that it touches.
+    """
+
+    __slots__ = ("_kept", "_name", "_subject", "_tolerated", "_words")
+
+    def __init__(
+        self,
+        name: str,
+        *arguments: _Argument | _Laid,
+        subject: str = "",
+        tolerated: Collection[int] = (),
+        kept: object = None,
+    ) -> None:
+        """`tolerated` are errors that are none; `kept` is memory that the arguments point to."""
+        self._name = name
+        self._subject = subject
+        self._tolerated = tolerated
+        self._kept = kept
+        number = _EVERYWHERE.get(name) or _NUMBERS[name]
+        self._words = (
+            ctypes.c_long(number),
+            *(each if isinstance(each, ctypes.Array) else _words([each])[0] for each in arguments),
+        )
+
+    def __call__(self) -> bool:
+        """Make the call; False if it ended with a tolerated error."""
+        if _libc.syscall(*self._words) >= 0:
+            return True
+        if ctypes.get_errno() in self._tolerated:
+            return False
+        _checked(-1, self._name, self._subject)
+        return False
+
+
+def pointers(texts: Sequence[str]) -> "ctypes.Array[ctypes.c_char_p]":
+    """An array of strings as execve(2) takes it."""
+    return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
+
+
+def numbers(values: Sequence[int]) -> "ctypes.Array[ctypes.c_uint32]":
+    """An array of ids."""
+    return (ctypes.c_uint32 * len(values))(*values)
+
+
 def _bytes(text: str | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
 
@@ -105,6 +203,11 @@ def _bytes(text: str | None) -> bytes | None:
 def unshare(flags: int) -> None:
     """Move this process into new namespaces; EINVAL for CLONE_NEWUSER if it has threads."""
     _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def enter(namespace: int, kind: int) -> None:
+    """Move this process into the namespace of an open descriptor, see setns(2); `kind` is a CLONE_* flag."""
+    _checked(_libc.setns(ctypes.c_int(namespace), ctypes.c_int(kind)), "setns")
 
 
 def clone(flags: int) -> int:
@@ -142,9 +245,14 @@ def open_tree(path: str, *, folder: int = _AT_FDCWD, recursive: bool = False) ->
 
 def move_mount(tree: int, target: str) -> None:
     """Attach a detached mount at `target`; a symlink as the last component is not followed."""
-    _call(
-        _MOVE_MOUNT, "move_mount", tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH, subject=target
-    )
+    moving(tree, target)()
+
+
+def moving(tree: int, target: str, *, tolerated: Collection[int] = ()) -> Prepared:
+    """To do what `move_mount` does."""
+    path = os.fsencode(target)
+    flags = _MOVE_MOUNT_F_EMPTY_PATH
+    return Prepared("move_mount", tree, b"", _AT_FDCWD, path, flags, subject=target, tolerated=tolerated)
 
 
 def set_mount_attributes(tree: int, attributes: int) -> None:
@@ -172,11 +280,6 @@ def prctl(option: int, value: int = 0) -> int:
     return _checked(_libc.prctl(ctypes.c_int(option), *words), "prctl")
 
 
-def new_session_keyring() -> None:
-    """Leave the caller's session keyring for a new, empty one."""
-    _call(_NUMBERS["keyctl"], "keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
-
-
 def can_filter() -> bool:
     """Whether this kernel has seccomp filters."""
     return _has_action(_SECCOMP_RET_ERRNO)
@@ -195,12 +298,24 @@ def _has_action(action: int) -> bool:
     return True
 
 
+def new_session_keyring() -> None:
+    """Leave the caller's session keyring for a new, empty one."""
+    Prepared("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None)()
+
+
 def set_filter(program: bytes) -> None:
-    """Run a seccomp program, an array of `struct sock_filter`, at every system call from now on, and in all children.
+    """See `filtering`."""
+    filtering(program)()
+
+
+def filtering(program: bytes) -> Prepared:
+    """To run a seccomp program, an array of `struct sock_filter`, at every system call afterwards, and in all children.
 
     EACCES without CAP_SYS_ADMIN, unless no_new_privs is set.
     """
-    _install(program, 0)
+    instructions, descriptor = _program(program)
+    mode, flags = _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    return Prepared("seccomp", mode, flags, descriptor, kept=instructions)
 
 
 def listen(program: bytes) -> int:
@@ -217,10 +332,14 @@ def listen(program: bytes) -> int:
         return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER)
 
 
-def _install(program: bytes, flags: int) -> int:
+def _program(program: bytes) -> "tuple[ctypes.Array[ctypes.c_char], bytes]":
+    """The instructions, and what points to them."""
     instructions = ctypes.create_string_buffer(program, len(program))
-    descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
-    # Without the flag, kernels before 5.16 would slow the whole process down for the sake of its speculation.
+    return instructions, struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
+
+
+def _install(program: bytes, flags: int) -> int:
+    _instructions, descriptor = _program(program)  # held until the call has been made
     flags |= _SECCOMP_FILTER_FLAG_SPEC_ALLOW
     return _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_SET_MODE_FILTER, flags, descriptor)
 
@@ -235,6 +354,11 @@ def capabilities() -> tuple[int, int]:
 
 def set_capabilities(effective: int, permitted: int) -> None:
     """Set both masks and empty the inheritable set, and with it the ambient one."""
+    having_capabilities(effective, permitted)()
+
+
+def having_capabilities(effective: int, permitted: int) -> Prepared:
+    """To set both masks and empty the inheritable set, and with it the ambient one."""
     low, high = 0xFFFFFFFF, 32
     data = struct.pack("=6I", effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
-    _checked(_libc.capset(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data), "capset")
+    return Prepared("capset", struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data)

@@ -1,0 +1,167 @@
+"""What is done for a step before its first process is there: its mounts, and the list of what that process has to do.
+
+A process that was forked copies every page that it touches, and Python touches many. So the server does what it can by
+itself, in the mount namespace that the step then gets. What only the step's own process can do, because it takes rights
+away or needs the other namespaces, is laid out as system calls (`syscalls.Prepared`), as far as it is simple.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+from builder.sandbox import child, syscalls
+from builder.sandbox.child import CHANNEL, RECORDER, Action
+from builder.sandbox.mounts import Mount, Overlay, Proc, Sys
+from builder.sandbox.process import Process
+from builder.sandbox.recorder.program import Recording
+from layers.data import dataclass
+
+_NAMESPACES = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command on an overlay, in namespaces of its own."""
+
+    root: Overlay
+    before: tuple[Mount, ...]
+    mounts: tuple[Mount, ...]
+    process: Process
+    window: tuple[int, int] = (0, 0)
+    """Rows and columns of the terminal, if the process has one."""
+    filter: bytes = b""
+    """The seccomp program, see `syscalls.filtering`; empty for none."""
+    recording: Recording | None = None
+
+    @property
+    def namespaces(self) -> int:
+        """See `child.Task`."""
+        network = syscalls.CLONE_NEWNET if self.process.network == "none" else 0
+        # Limits are joined by the process itself. The names of its groups and of those above are the host's business:
+        # in a namespace that is made afterwards, its group is the root.
+        groups = 0 if self.process.cgroups else syscalls.CLONE_NEWCGROUP
+        return _NAMESPACES | network | groups
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What the step's process gets of the server's."""
+
+    channel: int
+    stdio: tuple[int, int, int]
+    recorder: int | None
+    """Where the recorder waits for its listener, if there is one."""
+
+
+class Preparation:
+    """Of one step."""
+
+    def __init__(self, request: Request, given: Descriptors) -> None:
+        self._request = request
+        self._given = given
+        self._host = -1
+        self._opened: list[int] = []
+        self.left: list[Action] = []
+        """What the process has to do, once `outside` has come to its end."""
+
+    def outside(self) -> Iterator[Action]:
+        """What the server does, in the mount namespace of the step; in the end its root is that of the step."""
+        request, process = self._request, self._request.process
+        yield "make the mounts private", partial(syscalls.mount, None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        yield "open the host's root", self._open_host
+        self.left += self._places()
+        for path in process.cgroups:
+            yield f"join the cgroup {os.path.dirname(path)}", partial(self._leave_joining, path)
+        for mount in (*request.before, request.root):
+            yield mount.describe(), partial(mount.apply, self._host)
+        # So that a symlink of a hostile image (/proc -> /etc) leads nowhere but into the image itself.
+        yield f"change the root to {request.root.target}", partial(_change_root, request.root.target)
+        early, late = _split(request)
+        for mount in early:
+            yield mount.describe(), partial(mount.apply, self._host)
+        if process.cgroups:
+            self.left.append(("make a cgroup namespace", syscalls.Prepared("unshare", syscalls.CLONE_NEWCGROUP)))
+        self.left += [
+            ("start a session", syscalls.Prepared("setsid")),
+            ("set the umask", syscalls.Prepared("umask", 0o022)),
+        ]
+        for mount in late:
+            yield mount.describe(), partial(self._leave, mount)
+        self.left += self._pivoting()
+        if not process.terminal:
+            yield "hand over the standard streams", partial(child.own_streams, process, self._given.stdio)
+        self.left += self._becoming()
+
+    def close(self) -> None:
+        """Close what was opened for it; the process has copies."""
+        for descriptor in (self._host, *self._opened):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._host, self._opened = -1, []
+
+    def _open_host(self) -> None:
+        self._host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _leave_joining(self, path: str) -> None:
+        """Leave it to the process to join a group, whose file is not to be seen from its root."""
+        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self._opened.append(file)
+        # Whoever writes 0 is meant.
+        self.left.append((f"join the cgroup {os.path.dirname(path)}", syscalls.Prepared("write", file, b"0", 1)))
+
+    def _leave(self, mount: Mount) -> None:
+        """Leave a mount to the process."""
+        act = mount.prepared(self._host, self._opened) if isinstance(mount, Proc) else partial(mount.apply, self._host)
+        self.left.append((mount.describe(), act))
+
+    def _places(self) -> Iterator[Action]:
+        """The descriptors come to their places: the channel first, for all that fails is told there."""
+        given = self._given
+        places = [(given.channel, CHANNEL, os.O_CLOEXEC), *((each, place, 0) for place, each in enumerate(given.stdio))]
+        if given.recorder is not None:
+            places.append((given.recorder, RECORDER, os.O_CLOEXEC))
+        for descriptor, place, flags in places:
+            yield "place the descriptors", syscalls.Prepared("dup3", descriptor, place, flags)
+        yield child.ending_with_parent()
+
+    def _pivoting(self) -> Iterator[Action]:
+        """Leave the host for good: back out of the changed root, then swap the roots and detach the old one."""
+        calls = (
+            syscalls.Prepared("fchdir", self._host),
+            syscalls.Prepared("chroot", b"."),
+            syscalls.Prepared("chdir", os.fsencode(self._request.root.target)),
+            syscalls.Prepared("pivot_root", b".", b"."),  # stacks the old root on the new: no folder for it is needed
+            syscalls.Prepared("umount2", b".", syscalls.MNT_DETACH),
+            syscalls.Prepared("chdir", b"/"),
+        )
+        yield from (("make the new root the only one", call) for call in calls)
+        first = CHANNEL + 1 if self._given.recorder is None else RECORDER + 1
+        yield "close all other descriptors", syscalls.Prepared("close_range", first, 0xFFFFFFFF, 0)
+
+    def _becoming(self) -> Iterator[Action]:
+        request, process = self._request, self._request.process
+        if process.network == "none":
+            yield "bring up the loopback interface", child.loopback_up
+        name = process.hostname.encode()
+        yield "set the host name", syscalls.Prepared("sethostname", name, len(name))
+        if process.terminal:
+            yield "open a terminal", partial(child.open_terminal, request.window)
+            yield "hand over the standard streams", partial(child.own_streams, process)
+        # Made, if it is not there, when all is mounted.
+        there = os.path.isdir(process.cwd)
+        enter = syscalls.Prepared("chdir", os.fsencode(process.cwd), subject=process.cwd) if there else None
+        yield from child.becoming(process, request.filter, enter=enter, recording=request.recording)
+
+
+def _split(request: Request) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
+    """The mounts that the server can make; and those from the first on that shows the step's own namespaces."""
+    own_network = request.process.network == "none"
+    for place, mount in enumerate(request.mounts):
+        if isinstance(mount, Proc) or (own_network and isinstance(mount, Sys)):
+            return request.mounts[:place], request.mounts[place:]
+    return request.mounts, ()
+
+
+def _change_root(folder: str) -> None:
+    os.chroot(folder)
+    os.chdir("/")
