@@ -27,7 +27,6 @@ _SIGNAL_NAMES = (
 _SIGNALS = frozenset(_SIGNAL_NAMES.split(" ")).union(
     (f"RTMIN+{number}" for number in range(1, 16)), (f"RTMAX-{number}" for number in range(1, 15))
 )
-_LAST_SIGNAL = 64
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
 _LARGEST_SIZE = 1 << 62
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -127,8 +126,8 @@ def _port(text: str, container: str) -> int:
 
 
 def stop_signal(text: str) -> str:
-    """The signal as it was given, once it is known to be one: a number, or a name with or without SIG."""
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 0 < int(text) <= _LAST_SIGNAL:
+    """The signal as it was given, once it is known to be one: any number but 0, or a name with or without SIG."""
+    if text.isascii() and text.isdigit() and text.strip("0"):
         return text
     if text.upper().removeprefix("SIG") not in _SIGNALS:
         raise ValueError(f"invalid signal: {text}")
