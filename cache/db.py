@@ -11,7 +11,7 @@ from threading import RLock
 
 from layers.errors import StoreError
 
-FORMAT = 2
+FORMAT = 3
 """Stored as `user_version`. A file with another number is put aside, and an empty one made."""
 
 _BUSY_SECONDS = 30.0
@@ -34,12 +34,11 @@ CREATE TABLE records (
 ) WITHOUT ROWID;
 CREATE TABLE contents (selector TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
+    context BLOB NOT NULL,
     folder BLOB NOT NULL,
-    path BLOB NOT NULL,
-    stamp BLOB NOT NULL,
-    digest TEXT NOT NULL,
-    PRIMARY KEY (folder, path)
-) WITHOUT ROWID;
+    stamps BLOB NOT NULL,
+    PRIMARY KEY (context, folder)
+);
 CREATE TABLE downloads (
     url TEXT PRIMARY KEY,
     digest TEXT NOT NULL,

@@ -5,6 +5,7 @@ The digest of a file that is racy (`cache/stamps.py`) is not kept, so that it is
 
 import hashlib
 import json
+import marshal
 import os
 import sys
 import time
@@ -14,14 +15,18 @@ from typing import BinaryIO
 
 from cache.db import Database, Statement
 from cache.hashing import Hashed, read, read_many
-from cache.stamps import size_of
+from cache.stamps import STAMP_SIZE, size_of
 from layers.digest import Digest
 from layers.errors import StoreError
 
 _BLOCK = 1 << 20
 
-_ROWS_TO_SPARE = 1000
-"""Rows of files that nobody asked for are dropped only when there are many: other targets may ask for them."""
+_ROWS_TO_SPARE = 100
+_FILES_TO_SPARE = 100
+"""Folders and files that nobody asked for are dropped only when they are many: other targets may ask for them."""
+
+_MARSHAL = 2
+"""A version of marshal's form that all interpreters read."""
 
 _RULES_KEPT = 4
 """A folder may have several Dockerfiles, each with ignore rules of its own."""
@@ -62,16 +67,19 @@ class FileTable:
 
 
 class FolderTable:
-    """What is remembered of the files of one folder. Loaded at the first question, kept by `save`."""
+    """What is remembered of the files of one folder. Loaded at the first question, kept by `save`.
+
+    There is a row for each folder in it, which is unpacked if somebody asks for a file there: of a context with tens
+    of thousands of files, a row for each took as long as to look at them.
+    """
 
     def __init__(self, database: Database, root: str, clock: Callable[[], int]) -> None:
         self._database = database
         self._root = root
         self._key = os.fsencode(root)
         self._clock = clock
-        self._known: dict[bytes, tuple[bytes, str]] | None = None
-        self._asked: set[bytes] = set()
-        self._fresh: list[tuple[bytes, bytes, bytes, Digest]] = []
+        self._packed: dict[str, bytes] | None = None
+        self._opened: dict[str, _Files] = {}
         self._judged: dict[Digest, dict[str, int]] = {}
 
     def now(self) -> int:
@@ -83,42 +91,29 @@ class FolderTable:
 
         `path` is relative to the folder, and its parents are no symbolic links.
         """
-        if self._known is None:
-            self._known = self._load()
-        name = path.encode(_ENCODING, "surrogateescape")  # what os.fsencode does, in a third of its time
-        self._asked.add(name)
-        known = self._known.get(name)
-        if known and known[0] == stamp:
-            return str.__new__(Digest, known[1])  # it was checked when it was stored: half the time of this function
-        return self._learn(name, read(f"{self._root}/{path}", size_of(stamp), self._clock))
+        folder, _, name = path.rpartition("/")
+        files = self._opened.get(folder) or self._open(folder)
+        files.asked.add(name)
+        known = files.known.get(name, b"")
+        if known.startswith(stamp):
+            return str.__new__(Digest, "sha256:" + known[STAMP_SIZE:].hex())  # checked once, when it was stored
+        return files.learn(name, read(f"{self._root}/{path}", size_of(stamp), self._clock))
 
     def learn(self, files: Sequence[tuple[str, bytes]]) -> None:
-        """Find out the digests of files, by path and stamp, that are not known: somebody is going to ask for them.
+        """Find out the digests of files, by path and stamp, in folders of which nothing is known: they are asked for.
 
         What cannot be read is left to who asks.
         """
-        if self._known is None:
-            self._known = self._load()
-        if 2 * len(self._known) > len(files):
-            return  # most are as they were
         unknown = []
         for path, stamp in files:
-            name = path.encode(_ENCODING, "surrogateescape")
-            known = self._known.get(name)
-            if known is None or known[0] != stamp:
-                unknown.append((name, f"{self._root}/{path}", stamp))
-        results = read_many([(path, stamp) for _, path, stamp in unknown], self._clock) or ()
-        for (name, _, _), hashed in zip(unknown, results, strict=False):
+            folder, _, name = path.rpartition("/")
+            its_files = self._opened.get(folder) or self._open(folder)
+            if not its_files.known:
+                unknown.append((its_files, name, f"{self._root}/{path}", stamp))
+        results = read_many([(path, stamp) for _, _, path, stamp in unknown], self._clock) or ()
+        for (its_files, name, _, _), hashed in zip(unknown, results, strict=False):
             if hashed:
-                self._learn(name, hashed)
-
-    def _learn(self, name: bytes, hashed: Hashed) -> Digest:
-        digest = str.__new__(Digest, f"sha256:{hashed.digest.hex()}")
-        if hashed.stamp:
-            assert self._known is not None, "it was loaded to find out that this is new"
-            self._known[name] = hashed.stamp, digest
-            self._fresh.append((self._key, name, hashed.stamp, digest))
-        return digest
+                its_files.learn(name, hashed)
 
     def verdicts(self, rules: Digest) -> dict[str, int]:
         """What one set of ignore rules says of paths that were seen before."""
@@ -132,15 +127,19 @@ class FolderTable:
         A table that cannot be written is no reason to end a build: the files are read again next time.
         """
         statements: list[Statement] = []
-        gone = self._known.keys() - self._asked if self._known else frozenset()
-        if len(gone) > len(self._asked) + _ROWS_TO_SPARE:
-            statements.append(("DELETE FROM files WHERE folder = ? AND path = ?", [(self._key, name) for name in gone]))
-        if self._fresh:
-            statements.append(("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", self._fresh))
+        new = [(folder, files) for folder, files in self._opened.items() if files.is_new]
+        changed = [(self._key, _encoded(folder), files.packed()) for folder, files in new]
+        if changed:
+            statements.append(("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", changed))
+        gone = (self._packed or {}).keys() - self._opened.keys()
+        if len(gone) > len(self._opened) + _ROWS_TO_SPARE:
+            rows = [(self._key, _encoded(folder)) for folder in gone]
+            statements.append(("DELETE FROM files WHERE context = ? AND folder = ?", rows))
         if statements:
             with suppress(StoreError):
                 self._database.write(*statements)
-        self._fresh = []
+        for _, files in new:
+            files.is_new = False
 
     def save_verdicts(self, rules: Digest, verdicts: Mapping[str, int]) -> None:
         """Keep what a set of ignore rules says; of each folder the sets that were used last are kept.
@@ -159,6 +158,42 @@ class FolderTable:
                 (_FORGET_RULES, [(self._key, self._key, _RULES_KEPT)]),
             )
 
-    def _load(self) -> dict[bytes, tuple[bytes, str]]:
-        rows = self._database.rows("SELECT path, stamp, digest FROM files WHERE folder = ?", (self._key,))
-        return {path: (stamp, digest) for path, stamp, digest in rows}  # type: ignore[misc]  # as the schema says
+    def _open(self, folder: str) -> "_Files":
+        if self._packed is None:
+            rows = self._database.rows("SELECT folder, stamps FROM files WHERE context = ?", (self._key,))
+            self._packed = {os.fsdecode(name): stamps for name, stamps in rows}  # type: ignore[arg-type, misc]  # BLOBs
+        files = self._opened[folder] = _Files(self._packed.get(folder))
+        return files
+
+
+class _Files:
+    """The files of one folder."""
+
+    __slots__ = ("asked", "is_new", "known")
+
+    def __init__(self, packed: bytes | None) -> None:
+        self.known: dict[str, bytes] = {}
+        """By name, stamp and digest."""
+        self.asked: set[str] = set()
+        self.is_new = False
+        """Whether there is something that is not kept yet."""
+        if packed:
+            with suppress(ValueError, EOFError, TypeError):  # marshal's for what it did not write
+                self.known = dict(marshal.loads(packed))  # noqa: S302 - runs nothing, and the store is the person's
+
+    def learn(self, name: str, hashed: Hashed) -> Digest:
+        """Take note of a file; of one that may change unseen, nothing is kept."""
+        if hashed.stamp:
+            self.known[name] = hashed.stamp + hashed.digest
+            self.is_new = True
+        return str.__new__(Digest, "sha256:" + hashed.digest.hex())
+
+    def packed(self) -> bytes:
+        """The form in which they are kept; without those that nobody asked for, if they are many."""
+        if len(self.known) > 2 * len(self.asked) + _FILES_TO_SPARE:
+            self.known = {name: known for name, known in self.known.items() if name in self.asked}
+        return marshal.dumps(self.known, _MARSHAL)
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode(_ENCODING, "surrogateescape")  # what os.fsencode does, in a third of its time

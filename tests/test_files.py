@@ -1,5 +1,6 @@
 """Digests that are remembered by what stat says of a file."""
 
+import marshal
 import os
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from cache.db import Database
 from cache.files import FileTable, FolderTable, hash_file
-from cache.stamps import is_racy, stamp_of
+from cache.stamps import STAMP_SIZE, is_racy, stamp_of
 from layers.digest import Digest
 
 SECOND = 1_000_000_000
@@ -40,7 +41,10 @@ def folder(tmp_path: Path) -> Folder:
 def corrupt_known(folder: Folder, name: str) -> Digest:
     """Put a wrong digest into the table, so that a test sees whether it was used."""
     wrong = Digest.of(b"not what the file holds")
-    folder._database.write(("UPDATE files SET digest = ? WHERE path = ?", [(wrong, os.fsencode(name))]))
+    for (stamps,) in folder._database.rows("SELECT stamps FROM files"):
+        known = marshal.loads(stamps)  # type: ignore[arg-type]  # as the schema says
+        known[name] = known[name][:STAMP_SIZE] + bytes.fromhex(wrong.hex)
+        folder._database.write(("UPDATE files SET stamps = ?", [(marshal.dumps(known),)]))
     return wrong
 
 
@@ -145,19 +149,49 @@ def test_folder_is_known_by_its_real_path(folder: Folder) -> None:
     assert folder.digest(folder.open(), "a") == known
 
 
-def test_rows_of_files_that_are_gone_are_dropped_when_they_are_many(folder: Folder) -> None:
-    for number in range(1010):
-        (folder.root / str(number)).touch()
+def test_folders_that_are_gone_are_dropped_when_they_are_many(folder: Folder) -> None:
     table = folder.open()
-    for number in range(1010):
+    for number in range(110):
+        (folder.root / str(number)).mkdir()
+        (folder.root / str(number) / "file").touch()
+        folder.digest(table, f"{number}/file")
+    table.save()
+    table = folder.open()
+    folder.digest(table, "1/file")
+
+    table.save()
+
+    assert folder._database.rows("SELECT folder FROM files") == [(b"1",)]
+
+
+def test_files_that_are_gone_are_dropped_when_they_are_many(folder: Folder) -> None:
+    table = folder.open()
+    for number in range(110):
+        (folder.root / str(number)).touch()
         folder.digest(table, str(number))
     table.save()
+    (folder.root / "new").touch()
     table = folder.open()
     folder.digest(table, "1")
+    folder.digest(table, "new")
 
     table.save()
 
-    assert folder._database.rows("SELECT count(*) FROM files") == [(1,)]
+    ((stamps,),) = folder._database.rows("SELECT stamps FROM files")
+    assert set(marshal.loads(stamps)) == {"1", "new"}  # type: ignore[arg-type]  # as the schema says
+
+
+def test_a_row_that_is_damaged_is_made_anew(folder: Folder) -> None:
+    (folder.root / "a").write_bytes(b"one")
+    remember(folder, "a")
+    folder._database.write(("UPDATE files SET stamps = ?", [(b"{damaged",)]))
+
+    table = folder.open()
+    assert folder.digest(table, "a") == Digest.of(b"one")
+    table.save()
+
+    ((stamps,),) = folder._database.rows("SELECT stamps FROM files")
+    assert set(marshal.loads(stamps)) == {"a"}  # type: ignore[arg-type]  # as the schema says
 
 
 def test_two_looks_at_one_folder_share_what_was_read(folder: Folder) -> None:
