@@ -21,8 +21,8 @@ NOTES = frozenset({OWNER, DEVICE})
 """What nobody but us writes; beside capabilities of what is neither a file nor a folder."""
 _FIRST_NAMESPACE = 0xEFFFFFFD
 """PROC_USER_INIT_INO of linux/proc_ns.h: the inode number of the user namespace that is there from the beginning."""
-_OWNER_NOTE = re.compile(rb"(\d{1,10}):(\d{1,10})")
-_DEVICE_NOTE = re.compile(rb"([cb]) (\d{1,4}) (\d{1,7})")
+_OWNER_NOTE = rb"(\d{1,10}):(\d{1,10})"
+_DEVICE_NOTE = rb"([cb]) (\d{1,4}) (\d{1,7})"
 _CAPABILITIES = struct.Struct("<5I")
 """struct vfs_cap_data of linux/capability.h, without an id of root: revision, then twice permitted, inheritable."""
 _REVISION_2 = 0x02000000
@@ -88,7 +88,7 @@ def attributes(file: int | str | bytes, *, follow: bool) -> dict[str, bytes]:
 def noted(xattrs: Mapping[str, bytes]) -> tuple[int, int] | None:
     """The owner that is noted among the attributes of a file, folder, symlink or FIFO."""
     if OWNER in xattrs:
-        found = _OWNER_NOTE.fullmatch(xattrs[OWNER])
+        found = re.fullmatch(_OWNER_NOTE, xattrs[OWNER])
         return (int(found[1]), int(found[2])) if found else None
     packed = xattrs.get(CAPABILITY, b"")
     if len(packed) != _CAPABILITIES.size:
@@ -99,5 +99,5 @@ def noted(xattrs: Mapping[str, bytes]) -> tuple[int, int] | None:
 
 def noted_device(xattrs: Mapping[str, bytes]) -> tuple[str, int, int] | None:
     """What an empty file stands for: `c` or `b`, and the numbers of the device."""
-    found = _DEVICE_NOTE.fullmatch(xattrs.get(DEVICE, b""))
+    found = re.fullmatch(_DEVICE_NOTE, xattrs.get(DEVICE, b""))
     return (found[1].decode(), int(found[2]), int(found[3])) if found else None

@@ -40,8 +40,8 @@ _TYPES = {
 _KINDS = {letter: kind for kind, letter in _TYPES.items()} | {b"\0": Kind.FILE, b"7": Kind.FILE}
 _NOBODY = 2**32 - 1
 """(uid_t) -1, which chown(2) takes for "leave it"; so does Docker, and what it leaves is root's."""
-_TIME = re.compile(rb"(-?)(\d{1,18})(?:\.(\d*))?")
-_DIGITS = re.compile(rb"\d{1,19}")
+_TIME = rb"(-?)(\d{1,18})(?:\.(\d*))?"
+_DIGITS = rb"\d{1,19}"
 
 
 class TarError(ImageError):
@@ -307,7 +307,7 @@ def _number(field: bytes) -> int:
 
 
 def _decimal(digits: bytes) -> int:
-    if not _DIGITS.fullmatch(digits):
+    if not re.fullmatch(_DIGITS, digits):
         raise TarError(f"the tar has {digits[:40].decode('latin-1')!r} where a number should be")
     return int(digits)
 
@@ -329,7 +329,7 @@ def _time(said: dict[bytes, bytes], header: Header) -> int:
     text = said.get(b"mtime")
     if not text:
         return _number(header.mtime) * SECOND
-    match = _TIME.fullmatch(text)
+    match = re.fullmatch(_TIME, text)
     if not match:
         raise TarError(f"the tar has {text[:40].decode('latin-1')!r} where a time should be")
     minus, seconds, fraction = match.groups()

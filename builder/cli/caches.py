@@ -93,7 +93,7 @@ def cache_targets(
     return tuple(targets)
 
 
-_SECRET = re.compile(r"\b(secret_access_key|session_token|token)=[^,]*", re.IGNORECASE)
+_HIDDEN = r"(?i)\b(secret_access_key|session_token|token)=[^,]*"
 """What no error message repeats."""
 
 
@@ -101,7 +101,7 @@ class _Parsing:
     """One option; each question takes its fields away, so that those left over are the unknown ones."""
 
     def __init__(self, name: str, text: str, environment: Mapping[str, str]) -> None:
-        self._option = name + " " + _SECRET.sub(r"\1=...", text)
+        self._option = name + " " + re.sub(_HIDDEN, r"\1=...", text)
         self._fields = self._read(text)
         self._kind = self._take_kind()
         if self._kind is Kind.ACTIONS:

@@ -23,16 +23,16 @@ ULIMITS = (
 """Those of docker but for `locks`, which Linux has not had since 2.4."""
 
 _PERIOD = 100_000
-_NAME = re.compile(r"[^\s#=:]+")
-_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
-_CPUS = re.compile(r"\d{1,6}(\.\d{1,9})?", re.ASCII)
+_NAME = r"[^\s#=:]+"
+_LIST = r"(?a)\d+(-\d+)?(,\d+(-\d+)?)*"
+_CPUS = r"(?a)\d{1,6}(\.\d{1,9})?"
 
 
 def host(text: str) -> Host:
     """`NAME:IP` or `NAME=IP`; an IPv6 address may stand in brackets."""
     separator = "=" if "=" in text else ":"
     name, _, address = text.partition(separator)
-    if not _NAME.fullmatch(name) or not address:
+    if not re.fullmatch(_NAME, name) or not address:
         raise UsageError(f"--add-host {text!r}: it is written NAME:IP, or NAME=IP")
     if address == HOST_GATEWAY:
         address = "127.0.0.1"
@@ -114,7 +114,7 @@ def _cpu_time(given: argparse.Namespace) -> tuple[int | None, int | None]:
         return period, quota
     if period is not None or quota is not None:
         raise UsageError("--cpus says the same as --cpu-period and --cpu-quota: choose one")
-    if not _CPUS.fullmatch(given.cpus):
+    if not re.fullmatch(_CPUS, given.cpus):
         raise UsageError(f"--cpus {given.cpus}: it is a number, such as 2 or 0.5")
     return (_PERIOD, int(float(given.cpus) * _PERIOD)) if float(given.cpus) else (None, None)
 
@@ -133,7 +133,7 @@ def _number(option: str, text: str) -> int | None:
 
 
 def _list(option: str, text: str) -> str:
-    if text and not _LIST.fullmatch(text):
+    if text and not re.fullmatch(_LIST, text):
         raise UsageError(f"{option} {text}: it is a list such as 0-2,7")
     return text
 

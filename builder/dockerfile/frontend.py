@@ -13,7 +13,7 @@ from builder.dockerfile.reader import Source
 from builder.dockerfile.texts import BLANKS, quoted
 from builder.errors import DockerfileError, Location
 
-_OURS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
+_OURS = r"(docker\.io/)?docker/dockerfile(-upstream)?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?"
 _MOST_JSON = 1 << 20
 """Characters of a file that are tried as JSON; a frontend's own language may be far longer, and is refused anyway."""
 
@@ -24,7 +24,7 @@ def refuse_foreign(source: Source, chosen: str = "") -> None:
     if directive is None:
         return
     image = directive.value.split(" ")[0]
-    if not _OURS.fullmatch(image):
+    if not re.fullmatch(_OURS, image):
         raise DockerfileError(
             f"the frontend {quoted(image)} is not supported",
             hint="pybuild reads Dockerfiles itself, as docker/dockerfile does; it runs no other frontend",

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Never
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"
 
 
 class NotStringsError(ValueError):
@@ -25,7 +25,7 @@ def json_words(text: str) -> tuple[str, ...] | None:
         return None
     if not all(isinstance(word, str) for word in value):
         raise NotStringsError
-    return tuple(_SURROGATE.sub("\ufffd", word) for word in value)
+    return tuple(re.sub(_SURROGATE, "\ufffd", word) for word in value)
 
 
 def _refuse(constant: str) -> Never:

@@ -24,8 +24,8 @@ from builder.dockerfile.texts import quoted, words_of
 from builder.dockerfile.words import split_words
 from builder.errors import DockerfileError
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
-_VARIABLE = re.compile(r"\$.")
+_STAGE_NAME = r"[a-z][a-z0-9-_.]*"
+_VARIABLE = r"\$."
 
 
 def from_(clause: Clause) -> From:
@@ -34,7 +34,7 @@ def from_(clause: Clause) -> From:
     name = ""
     if len(words) == 3 and words[1].upper() == "AS":
         name = words[2].lower()
-        if not _STAGE_NAME.fullmatch(name):
+        if not re.fullmatch(_STAGE_NAME, name):
             raise clause.error(
                 f"invalid name for build stage: {quoted(words[2])}",
                 hint="a name begins with a letter and has letters, digits, - _ and . only",
@@ -110,7 +110,7 @@ def _mount(clause: Clause, text: str) -> MountText:
     except MountError as error:
         raise clause.error(f"invalid mount {quoted(text)}: {error}", hint=error.hint, span=text) from error
     source = dict(fields).get("from")
-    if source and _VARIABLE.search(source):
+    if source and re.search(_VARIABLE, source):
         raise clause.error(
             "'from' doesn't support variable expansion", hint="define alias stage instead", span=f"from={source}"
         )
@@ -137,7 +137,7 @@ def copy(clause: Clause) -> Copy:
         link=FlagKind.SWITCH,
         parents=FlagKind.SWITCH,
     )
-    if _VARIABLE.search(flags.text("from")):
+    if re.search(_VARIABLE, flags.text("from")):
         raise clause.error(
             "variable expansion is not supported for --from",
             hint="define a new stage with FROM using ARG from global scope",

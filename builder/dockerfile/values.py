@@ -27,7 +27,7 @@ _SIGNAL_NAMES = (
 _SIGNALS = frozenset(_SIGNAL_NAMES.split(" ")).union(
     (f"RTMIN+{number}" for number in range(1, 16)), (f"RTMAX-{number}" for number in range(1, 15))
 )
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
+_SIZE = r"(?ai)(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?"
 _LARGEST_SIZE = 1 << 62
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LAST_PORT = 65535
@@ -91,7 +91,7 @@ def _until(text: str, characters: str) -> tuple[str, str]:
 
 def size(text: str) -> int:
     """Bytes of a size as docker has it: `512`, `64m`, `1.5g`, `10 MiB`; units are powers of 1024."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match:
         whole, _, fraction = match[1].partition(".")
         unit = 1024 ** " kmgtp".index(match[2].lower() or " ")

@@ -4,8 +4,8 @@ import re
 
 from layers.data import dataclass
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)")
-_ACTION = re.compile(r"([-+=])([rwxXstugo]*)")
+_CLAUSE = r"([ugoa]*)((?:[-+=][rwxXstugo]*)+)"
+_ACTION = r"([-+=])([rwxXstugo]*)"
 
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 """The bits that each class of users has a say in. The sticky bit is nobody's: it changes only where `t` names it."""
@@ -68,13 +68,13 @@ def parse_mode(text: str) -> Mode:
         return int(text, 8)
     actions = []
     for clause in text.split(","):
-        parts = _CLAUSE.fullmatch(clause)
+        parts = re.fullmatch(_CLAUSE, clause)
         if parts is None:
             raise ValueError(f"invalid chmod parameter: {text!r}: {clause!r} is no change of a mode")
         who = 0
         for name in parts[1] or "a":
             who |= _WHO[name]
-        actions += [_action(operator, who, letters) for operator, letters in _ACTION.findall(parts[2])]
+        actions += [_action(operator, who, letters) for operator, letters in re.findall(_ACTION, parts[2])]
     return SymbolicMode(text, tuple(actions))
 
 

@@ -14,12 +14,12 @@ _LONGEST_REPOSITORY = 255
 
 # The grammar of the distribution project's reference package, which all tools share.
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Would be taken for an image id by other tools.
-_IDENTIFIER = re.compile(r"[0-9a-f]{64}")
+_IDENTIFIER = r"[0-9a-f]{64}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Reference:
         repository, colon, tag = path.partition(":")
         if host == DOCKER_HUB and repository and "/" not in repository:
             repository = _OFFICIAL + repository
-        if not _HOST.fullmatch(host):
+        if not re.fullmatch(_HOST, host):
             raise ImageError(f"{text!r} is not an image name: {host!r} is not a host")
         _check_repository(text, repository)
         if colon and not _TAG.fullmatch(tag):
@@ -85,7 +85,7 @@ def _check_repository(text: str, repository: str) -> None:
         raise ImageError(f"{text!r} is not an image name", hint=f"a repository is lower case: {repository.lower()}")
     if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
         raise ImageError(f"{text!r} is not an image name", hint="write [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]")
-    if _IDENTIFIER.fullmatch(repository.removeprefix(_OFFICIAL)):
+    if re.fullmatch(_IDENTIFIER, repository.removeprefix(_OFFICIAL)):
         raise ImageError(f"{text!r} is an identifier, not an image name", hint="a digest is written NAME@sha256:...")
 
 
