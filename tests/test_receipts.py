@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from images import environment
+import users
+from images import Project, environment, pybuild
 
 from cache.receipts import Receipt, find, keep
 from cache.stamps import look_at
@@ -336,3 +337,21 @@ def test_a_receipt_comes_back_as_it_was_kept(tmp_path: Path) -> None:
     assert found is not None
     assert found.holds(os.environ)
     assert (found.said, found.places) == ((b"o", b"e"), {str(tmp_path / name): stamp})
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("user", [users.ROOT, users.RANGES, users.SINGLE])
+def test_a_build_that_ran_commands_leaves_a_receipt(project_of: Callable[[str], Project], user: str) -> None:
+    project = project_of(user)
+    project.write({"Dockerfile": "FROM busybox\nLABEL of=me\n"})
+    project.built()
+    project.write({"Dockerfile": "FROM app\nRUN echo $RANDOM > /file\n"})
+    arguments = ["build", f"--root={project.root}", "-q", "-t", "two", str(project.context)]
+
+    ids = [pybuild(*arguments, cwd=project.place, user=user).out for _ in range(2)]
+    (receipt,) = (project.root / "receipts").iterdir()
+    before = receipt.stat().st_ino
+    ids.append(pybuild(*arguments, cwd=project.place, user=user).out)
+
+    assert len(set(ids)) == 1
+    assert receipt.stat().st_ino == before
