@@ -3,13 +3,15 @@
 
 No registry of images is needed, only the package mirror that this machine uses anyway. What the machine needs to reach
 package registries becomes part of the image, so that RUN reaches them too and the Dockerfiles stay ordinary: its apt
-mirror and apt's options of transport (`Acquire::http::Proxy` and the like), the certificates below
-/usr/local/share/ca-certificates, /etc/pip.conf and /etc/npmrc. Such an image is for this machine: do not publish it.
+mirror and apt's options of transport (`Acquire::http::Proxy` and the like), the authorities that it trusts beyond
+Debian's, /etc/pip.conf and /etc/npmrc. Such an image is for this machine: do not publish it.
 
 The same packages give the same bytes. Run it in the environment that `scripts/demo` makes.
 """
 
 import argparse
+import glob
+import hashlib
 import os
 import re
 import shlex
@@ -17,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from layers.entry import Change, Kind
@@ -42,7 +44,12 @@ APT::Keep-Downloaded-Packages "false";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
-MACHINE_FILES = ("/usr/local/share/ca-certificates", "/etc/pip.conf", "/etc/npmrc")
+MACHINE_FILES = ("/etc/pip.conf", "/etc/npmrc")
+LOCAL = "/usr/local/share/ca-certificates"
+DEBIANS = "/usr/share/ca-certificates"
+BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+BUNDLE_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
 def main() -> int:
@@ -73,11 +80,11 @@ def bootstrap(rootfs: str, packages: str = "ca-certificates") -> None:
     """Install the smallest Debian and some packages into a tar file. As root this needs neither mount nor unshare."""
     command = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
     command += [f"--aptopt={line}" for line in apt_transport()]
+    command += [f'--essential-hook=cp {path} "$1"{path}' for path in MACHINE_FILES if os.path.exists(path)]
     # Between the essential packages and ca-certificates, whose installation takes them up.
     command += [
-        f'--essential-hook=mkdir -p "$1"{os.path.dirname(path)} && cp -rL {path} "$1"{os.path.dirname(path)}/'
-        for path in MACHINE_FILES
-        if os.path.exists(path)
+        f'--essential-hook=mkdir -p "$1"{LOCAL} && printf %s {shlex.quote(text)} >"$1"{LOCAL}/{name}'
+        for name, text in authorities(os.environ).items()
     ]
     # Not among the options above: mmdebstrap itself needs the packages that it has downloaded.
     command += [f'--customize-hook=printf %s {shlex.quote(LEAN)} >"$1"/etc/apt/apt.conf.d/99lean']
@@ -86,6 +93,32 @@ def bootstrap(rootfs: str, packages: str = "ca-certificates") -> None:
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"{done.stderr[-4000:]}base_image: mmdebstrap ended with {done.returncode}")
+
+
+def authorities(environ: Mapping[str, str]) -> dict[str, str]:
+    """The certificates that this machine trusts and Debian does not, by the name of a file for each.
+
+    Some machines have them in a bundle alone: in Debian's own, which somebody has replaced, or in one of the variables.
+    """
+    bundles = dict.fromkeys([BUNDLE, *(environ[name] for name in BUNDLE_VARIABLES if environ.get(name))])
+    trusted = [text for path in (*certificate_files(LOCAL), *bundles) for text in certificates(path)]
+    debians = {text for path in certificate_files(DEBIANS) for text in certificates(path)}
+    kept = [text for text in dict.fromkeys(trusted) if text not in debians]
+    return {f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.crt": text for text in kept}
+
+
+def certificate_files(folder: str) -> list[str]:
+    """Those that Debian's update-ca-certificates would see in a folder."""
+    return sorted(glob.glob(f"{folder}/**/*.crt", recursive=True))
+
+
+def certificates(path: str) -> list[str]:
+    """Those of a file in PEM form; none if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return CERTIFICATE.findall(file.read().replace("\r", "") + "\n")
+    except OSError:
+        return []
 
 
 def apt_transport() -> list[str]:
