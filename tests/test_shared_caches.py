@@ -263,6 +263,7 @@ def test_a_command_whose_layer_is_lost_is_run_again(project_of: Callable[[str], 
     assert len(project.image().layers) == 3
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_command_whose_layer_is_lost_is_refused_what_cannot_be_had(project: Project) -> None:
     """It was run with the network that it does not want: nobody had been asked, since nothing was to be run."""
     cache = cache_without_layers(project, "FROM busybox\nRUN --network=none echo 1 > /one\n")

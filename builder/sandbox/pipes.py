@@ -68,12 +68,12 @@ class _Server:
         while not self._ended.wait(_PATIENCE):
             with self._lock:
                 replaced, self._replaced = self._replaced, []
-                # One who writes waits for a reader. This one is gone at once, so that writing fails with EPIPE.
-                os.close(_opened(self._pipe, os.O_RDONLY | os.O_NONBLOCK))
+                _refuse_writers(self._pipe)
             for pipe in replaced:
-                # One who reads may have found a pipe by its name just before that became another one's.
-                with suppress(OSError):  # ENXIO: there is nobody
+                # Somebody may have opened it between the one who was served and its loss of the name.
+                with suppress(OSError):  # ENXIO: nobody wants to read
                     self._give(_opened(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                _refuse_writers(pipe)
                 os.close(pipe)
 
     def end(self, threads: Sequence[threading.Thread]) -> None:
@@ -101,6 +101,11 @@ class _Server:
             os.rename(self._spare, self._name, dst_dir_fd=self._folder)
         self._replaced.append(self._pipe)
         self._pipe = pipe
+
+
+def _refuse_writers(pipe: int) -> None:
+    """Who opens a pipe to write waits for a reader. This one is gone at once, so that writing fails with EPIPE."""
+    os.close(_opened(pipe, os.O_RDONLY | os.O_NONBLOCK))
 
 
 def _opened(pipe: int, flags: int) -> int:
