@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,19 @@ from builder.sandbox.pipes import make_pipe, served
 DATA = b"secret"
 
 
+@contextmanager
+def serving(folder: Path, data: bytes) -> Iterator[Path]:
+    document = Document(data, uid=os.getuid(), gid=os.getgid())
+    place = make_pipe(str(folder / "secret"), document)
+    with served(place, document, str(folder / "spare")):
+        yield Path(place)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A pipe that is served."""
-    document = Document(DATA, uid=os.getuid(), gid=os.getgid())
-    place = make_pipe(str(tmp_path / "secret"), document)
-    with served(place, document, str(tmp_path / "spare")):
-        yield Path(place)
+    with serving(tmp_path, DATA) as place:
+        yield place
 
 
 def shell(script: str, place: Path | str) -> bytes:
@@ -29,6 +36,14 @@ def shell(script: str, place: Path | str) -> bytes:
 
 def test_who_reads_gets_it_as_often_as_he_likes(place: Path) -> None:
     assert [place.read_bytes() for _ in range(5)] == [DATA] * 5
+
+
+def test_what_does_not_fit_into_a_pipe_is_read_whole_or_in_part(tmp_path: Path) -> None:
+    data = os.urandom(500_000)
+    with serving(tmp_path, data) as place:
+        assert place.read_bytes() == data
+        assert shell('head -c 9 "$1"', place) == data[:9]
+        assert place.read_bytes() == data
 
 
 def test_who_writes_is_refused_or_not_heard(place: Path) -> None:

@@ -47,29 +47,38 @@ class _Server:
         self._name = os.path.basename(place)
         self._folder = os.open(os.path.dirname(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pipe = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._awaited: int | None = None
+        """The one that `serve` waits at."""
         self._replaced: list[int] = []
-        """Pipes that had the name until lately."""
+        """Those that had the name until lately."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def serve(self) -> None:
         """Until another thread calls `end`."""
         while True:
-            writer = _opened(self._pipe, os.O_WRONLY)  # returns when there is a reader
             with self._lock:
                 if self._ended.is_set():
-                    os.close(writer)
                     return
-                self._renew()
+                pipe = self._awaited = self._pipe
+            writer = _opened(pipe, os.O_WRONLY)  # returns when there is a reader
+            with self._lock:
+                self._awaited = None
+                if pipe == self._pipe:
+                    self._renew()
             self._give(writer)
 
     def look_after(self) -> None:
         """Until another thread calls `end`: let nobody wait for ever to whom `serve` does not come."""
         while not self._ended.wait(_PATIENCE):
             with self._lock:
-                replaced, self._replaced = self._replaced, []
-                _refuse_writers(self._pipe)
-            for pipe in replaced:
+                left = [pipe for pipe in self._replaced if pipe != self._awaited]
+                self._replaced = [pipe for pipe in self._replaced if pipe == self._awaited]
+                # First, so that nobody reads there what the one has written who is let go then.
+                self._renew()
+                if self._awaited is not None:
+                    _refuse_writers(self._awaited)
+            for pipe in left:
                 # Somebody may have opened it between the one who was served and its loss of the name.
                 with suppress(OSError):  # ENXIO: nobody wants to read
                     self._give(_opened(pipe, os.O_WRONLY | os.O_NONBLOCK))
@@ -80,7 +89,7 @@ class _Server:
         """Let the threads return that run in this. The command has ended, so there are no other readers."""
         with self._lock:
             self._ended.set()
-            reader = _opened(self._pipe, os.O_RDONLY | os.O_NONBLOCK)
+            reader = _opened(self._pipe if self._awaited is None else self._awaited, os.O_RDONLY | os.O_NONBLOCK)
         for thread in threads:
             thread.join()
         for descriptor in (reader, self._pipe, self._folder, *self._replaced):
@@ -89,7 +98,8 @@ class _Server:
     def _give(self, writer: int) -> None:
         os.set_blocking(writer, True)
         with os.fdopen(writer, "wb", buffering=0) as stream, suppress(BrokenPipeError):
-            stream.write(self._document.data)
+            if not self._ended.is_set():  # else the reader is ours, and lets the pipe fill up
+                stream.write(self._document.data)
 
     def _renew(self) -> None:
         """Put another pipe in the place of one that has a reader: two readers of one would share what is written."""
