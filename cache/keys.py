@@ -1,6 +1,7 @@
 """What a step's key is made of. A key stands for everything that the step can read, and for nothing else."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from layers.digest import Digest, canonical_json
@@ -25,5 +26,10 @@ def chain_id(diff_ids: Sequence[Digest]) -> Digest | None:
     """The name of a stack of layers, lowest first (image-spec config.md, "Layer ChainID"); None for no layer."""
     chain: Digest | None = None
     for diff_id in diff_ids:
-        chain = diff_id if chain is None else Digest.of(f"{chain} {diff_id}".encode())
+        chain = diff_id if chain is None else _upon(chain, diff_id)
     return chain
+
+
+@lru_cache(maxsize=4096)  # each step of a stage asks for what the one before asked for, and one more
+def _upon(chain: Digest, diff_id: Digest) -> Digest:
+    return Digest.of(f"{chain} {diff_id}".encode())

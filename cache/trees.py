@@ -109,10 +109,13 @@ class Trees:
 
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
         """The trees of all these layers, lowest first; see `ensure`. Blobs that are needed for it are brought."""
-        self._bring([layer for layer in layers if not self.has(layer.diff_id)])
-        folders: list[str] = []
-        for layer in layers:
-            folders.append(self.ensure(layer, layout, folders))
+        root = os.path.join(self._root, mapping())
+        folders = [f"{root}/{layer.diff_id.hex}" for layer in layers]
+        whole = [self._is_whole(folder) for folder in folders]
+        self._bring([layer for layer, there in zip(layers, whole, strict=True) if not there])
+        for place, there in enumerate(whole):
+            if not there:
+                folders[place] = self.ensure(layers[place], layout, folders[:place])
         return tuple(folders)
 
     def adopt(self, diff_id: Digest, folder: str) -> str:

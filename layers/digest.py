@@ -31,7 +31,7 @@ class Digest(str):
     @classmethod
     def of(cls, data: bytes) -> Self:
         """The SHA-256 digest of some bytes."""
-        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+        return super().__new__(cls, "sha256:" + hashlib.sha256(data).hexdigest())
 
     @property
     def algorithm(self) -> str:
