@@ -433,3 +433,24 @@ def test_an_attached_command_without_terminal_has_our_streams(inside: Inside, us
         return finished.status, os.read(reader, 100)
 
     assert inside(user, body) == (0, b"hello\n")
+
+
+@EVERYONE
+def test_a_command_ignores_and_blocks_no_signal(inside: Inside, user: str) -> None:
+    """glibc's posix_spawn leaves two ignored, and Python one."""
+    _, masks = inside(user, lambda box: box.run("grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"))
+
+    assert [line.split()[1] for line in masks.splitlines()] == ["0" * 16] * 2
+
+
+@EVERYONE
+def test_a_command_that_is_no_program_ends_with_126(inside: Inside, user: str) -> None:
+    def body(box: Box) -> tuple[Finished, str]:
+        with open(f"{box.image}/etc/text", "w", encoding="utf-8") as file:
+            file.write("true\n")
+        os.chmod(f"{box.image}/etc/text", 0o755)
+        return box.run("/etc/text")
+
+    finished, output = inside(user, body)
+
+    assert (finished.status, output) == (126, 'exec: "/etc/text": exec format error\n')

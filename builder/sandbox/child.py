@@ -16,12 +16,14 @@ import stat
 import struct
 import termios
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NoReturn, Protocol
 
 from builder.sandbox import syscalls
-from builder.sandbox.process import DEFAULT_PATH, UNLIMITED, Process, Ulimit
+from builder.sandbox.calls import Call, call
+from builder.sandbox.process import DEFAULT_PATH, Process, Ulimit
 from builder.sandbox.recorder.program import Recording
+from layers.data import replace
 from layers.owners import give
 
 CHANNEL = 3
@@ -35,7 +37,9 @@ TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
 """Terminal ioctls that `termios` does not name."""
 
 
-Action = tuple[str, Callable[[], object]]
+Deed = tuple[str, Callable[[], object]]
+Action = tuple[str, Call | Callable[[], object]]
+"""What it does, as the end of the sentence "cannot ..."; and that."""
 
 
 class Task(Protocol):
@@ -59,8 +63,14 @@ def become(process: Process, actions: Iterable[Action]) -> NoReturn:
     """Become a command by doing what it needs, in order; never returns."""
     doing = "start a process in new namespaces"
     try:
+        left_out = 0
         for doing, act in actions:  # noqa: B007 - `doing` is for the error
-            act()
+            if left_out:
+                left_out -= 1
+            elif isinstance(act, Call):
+                left_out = act.make()
+            else:
+                act()
         _execute(process)
     except OSError as error:
         _tell({"doing": doing, "errno": error.errno})
@@ -76,22 +86,16 @@ def _tell(message: dict[str, object]) -> None:
         os.write(CHANNEL, json.dumps(message).encode() + b"\n")
 
 
-def joining(process: Process) -> Iterator[Action]:
-    """The first actions: the limits of the process count for all that is done for it."""
-    for path in process.cgroups:
-        yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
-
-
 def ending_with_parent() -> Action:
     """The kernel shall kill this process when its parent has gone."""
-    return "end with our parent", syscalls.Prepared("prctl", syscalls.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    return "end with our parent", call("prctl", syscalls.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def becoming(
     process: Process,
     program: bytes,
     *,
-    enter: Callable[[], object] | None = None,
+    enter: Call | None = None,
     recording: Recording | None = None,
     tolerated: tuple[int, ...] = (),
 ) -> Iterator[Action]:
@@ -102,36 +106,27 @@ def becoming(
     """
     # Containers may forbid it: then it is theirs.
     forbidden = (errno.EPERM, errno.ENOSYS, errno.EDQUOT)
-    keyring = syscalls.Prepared("keyctl", syscalls.KEYCTL_JOIN_SESSION_KEYRING, None, tolerated=forbidden)
+    keyring = call("keyctl", syscalls.KEYCTL_JOIN_SESSION_KEYRING, None, tolerated=forbidden)
     yield "make a session keyring", keyring
     yield f"enter the working directory {process.cwd}", enter or partial(enter_directory, process)
     for each in process.ulimits:
-        yield f"set the ulimit {each.name}", partial(_set_ulimit, each)
+        yield f"set the ulimit {each.name}", _limiting(each)
     if program:
         # While there is CAP_SYS_ADMIN: without it no_new_privs would be needed, which breaks sudo and su.
-        yield "install the seccomp filter", syscalls.filtering(program)
+        yield "install the seccomp filter", _filtering(program, syscalls.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
     if recording:
-        yield "have owners recorded", partial(_record, recording, process)
+        yield from (("have owners recorded", act) for act in _recording(recording, process))
     yield from (("drop capabilities", act) for act in _limiting_capabilities(process.capabilities, tolerated))
     if recording and recording.owners:
         return  # there is one id, and whose it is, the recorder knows
     yield from ((f"become group {process.gid} of {list(process.groups)}", act) for act in _setting_groups(process))
-    yield f"become user {process.uid}", syscalls.Prepared("setresuid", process.uid, process.uid, process.uid)
+    yield f"become user {process.uid}", call("setresuid", process.uid, process.uid, process.uid)
     yield ending_with_parent()  # which a change of ids has cleared
 
 
-def _join(path: str) -> None:
-    with open(path, "wb", buffering=0) as file:
-        file.write(b"0")  # whoever writes
-
-
-def _set_ulimit(ulimit: Ulimit) -> None:
+def _limiting(ulimit: Ulimit) -> Call:
     kind: int = getattr(resource, f"RLIMIT_{ulimit.name.upper()}")
-    soft, hard = (resource.RLIM_INFINITY if each == UNLIMITED else each for each in (ulimit.soft, ulimit.hard))
-    try:
-        resource.setrlimit(kind, (soft, hard))
-    except ValueError as error:  # which is EPERM in Python's words
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from error
+    return call("prlimit64", 0, kind, (ulimit.soft, ulimit.hard), None)  # UNLIMITED is all bits, as the kernel has it
 
 
 def enter_directory(process: Process) -> None:
@@ -177,27 +172,42 @@ def own_streams(process: Process, stdio: Sequence[int] = (0, 1, 2)) -> None:
                 os.fchown(descriptor, process.uid, -1)
 
 
-def _record(recording: Recording, process: Process) -> None:
-    """Send the recorder its listener; from here on, calls that it has to answer wait for it."""
+def _filtering(program: bytes, flags: int, tolerated: tuple[int, ...] = ()) -> Call:
+    """To run a seccomp program; its instructions have 8 bytes."""
+    described = (len(program) // 8, program)
+    return call("seccomp", syscalls.SECCOMP_SET_MODE_FILTER, flags, described, tolerated=tolerated)
+
+
+def _recording(recording: Recording, process: Process) -> Iterator[Call]:
+    """To send the recorder its listener; from then on, calls that it has to answer wait for it.
+
+    The two descriptors that are opened are the lowest ones that are free.
+    """
     from builder.sandbox.recorder.serve import Opening  # where there is a recorder, the server has imported it
 
     owners = recording.owners
     opening = Opening(process.uid, process.gid, process.groups, process.capabilities, owners).serialise()
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    with socket.socket(fileno=RECORDER) as recorder:
-        listener = syscalls.listen(recording.program)
-        socket.send_fds(recorder, [opening], [listener, root])
-    os.close(listener)
-    os.close(root)
+    root, listener = RECORDER + 1, RECORDER + 2
+    yield call("openat", syscalls.AT_FDCWD, b"/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    usual = syscalls.SECCOMP_FILTER_FLAG_NEW_LISTENER | syscalls.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    # A call that has been told of is not begun anew because of a signal (Linux 5.19): it may have been done.
+    killable = _filtering(recording.program, usual | syscalls.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, (errno.EINVAL,))
+    yield replace(killable, passes=1)
+    yield _filtering(recording.program, usual)
+    rights = struct.pack("=Qii2i", 16 + 8, socket.SOL_SOCKET, socket.SCM_RIGHTS, listener, root)
+    yield call("sendmsg", RECORDER, (0, 0, (opening, len(opening)), 1, rights, len(rights), 0), 0)
+    yield call("close_range", RECORDER, 0xFFFFFFFF, 0)
 
 
-def _limiting_capabilities(kept: int, tolerated: tuple[int, ...]) -> Iterator[syscalls.Prepared]:
+@cache  # of a process, which keeps those that it has
+def _limiting_capabilities(kept: int, tolerated: tuple[int, ...]) -> tuple[Call, ...]:
     """To cut the bounding set, which the command's capabilities come from, and then our own sets."""
     effective, permitted = syscalls.capabilities()
-    for number in _bounding_set():
-        if not kept >> number & 1:
-            yield syscalls.Prepared("prctl", syscalls.PR_CAPBSET_DROP, number, 0, 0, 0, tolerated=tolerated)
-    yield syscalls.having_capabilities(effective & kept, permitted & kept)
+    dropped = [number for number in _bounding_set() if not kept >> number & 1]
+    return (
+        *[call("prctl", syscalls.PR_CAPBSET_DROP, number, 0, 0, 0, tolerated=tolerated) for number in dropped],
+        call("capset", *syscalls.capability_sets(effective & kept, permitted & kept)),
+    )
 
 
 def _bounding_set() -> Iterator[int]:
@@ -209,32 +219,41 @@ def _bounding_set() -> Iterator[int]:
             return
 
 
-def _setting_groups(process: Process) -> Iterator[syscalls.Prepared]:
+def _setting_groups(process: Process) -> Iterator[Call]:
     # In a namespace with a single id nobody may. Root reaches everything there without them, and others cannot be.
     tolerated = () if process.groups and process.uid else (errno.EPERM,)
-    groups = syscalls.numbers(process.groups)
-    yield syscalls.Prepared("setgroups", len(process.groups), groups, tolerated=tolerated)
-    yield syscalls.Prepared("setresgid", process.gid, process.gid, process.gid)
+    groups = struct.pack(f"={len(process.groups)}I", *process.groups)
+    yield call("setgroups", len(process.groups), groups, tolerated=tolerated)
+    yield call("setresgid", process.gid, process.gid, process.gid)
 
 
 def _execute(process: Process) -> NoReturn:
     """Replace this process by the command; if that is impossible, say why as Docker does and end with 127 or 126."""
     environment = dict(process.environment)
-    name = process.argv[0]
     try:
-        path = name if "/" in name else _search(name, environment.get("PATH", DEFAULT_PATH))
+        path = found(process)
         _refuse_interpreter(path)
         os.execve(path, process.argv, environment)  # noqa: S606 - this is what a sandbox is for
     except OSError as error:
-        missing = error.errno in {errno.ENOENT, errno.ENOTDIR}
-        found = "/" in name or not missing
-        reason = os.strerror(error.errno or 0).lower() if found else "executable file not found in $PATH"
-        os.write(2, os.fsencode(f'exec: "{name}": {reason}\n'))
-        os._exit(127 if missing else 126)
+        status, text = unexecuted(process.argv[0], error.errno or 0)
+        os.write(2, text)
+        os._exit(status)
 
 
-def _search(name: str, path: str) -> str:
-    """The first executable file of this name in the folders of PATH."""
+def unexecuted(name: str, number: int) -> tuple[int, bytes]:
+    """The status of a command that could not be executed, and what is said about it."""
+    missing = number in {errno.ENOENT, errno.ENOTDIR}
+    known = "/" in name or not missing
+    reason = os.strerror(number).lower() if known else "executable file not found in $PATH"
+    return 127 if missing else 126, os.fsencode(f'exec: "{name}": {reason}\n')
+
+
+def found(process: Process) -> str:
+    """The path of the command; without a slash, it is the first executable file of this name in the folders of PATH."""
+    name = process.argv[0]
+    if "/" in name:
+        return name
+    path = dict(process.environment).get("PATH", DEFAULT_PATH)
     failure = errno.ENOENT
     for folder in path.split(os.pathsep):
         candidate = os.path.join(folder or ".", name)

@@ -12,7 +12,7 @@ from typing import Self
 
 from builder.errors import SandboxError
 from builder.sandbox import server
-from builder.sandbox.child import Task
+from builder.sandbox.child import Task, unexecuted
 
 _BLOCK = 1 << 16
 
@@ -79,6 +79,7 @@ class Step:
         self._open = True
         self._status: int | None = None
         self._failure: SetupError | None = None
+        self._unexecuted: tuple[str, int] | None = None
         self.terminal: int | None = None
         """The master end of the step's terminal, once it is there; the reader closes it."""
 
@@ -123,6 +124,8 @@ class Step:
     def _note(self, message: dict[str, int | str]) -> None:
         if "status" in message:
             self._status = int(message["status"])
+        elif "program" in message:
+            self._unexecuted = (str(message["program"]), int(message["errno"]))
         elif "doing" in message and not self._failure:
             self._failure = SetupError(
                 str(message["doing"]), int(message.get("errno", 0)), str(message.get("fault", ""))
@@ -133,6 +136,10 @@ class Step:
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
 
+    def complaint(self) -> bytes:
+        """What is to be said in the name of a command that could not be executed; empty for all others."""
+        return unexecuted(*self._unexecuted)[1] if self._unexecuted else b""
+
     def outcome(self) -> tuple[int, int]:
         """Exit status as a shell tells it, and the signal or 0; SetupError if the command never ran.
 
@@ -142,6 +149,8 @@ class Step:
             raise self._failure
         if self._status is None:
             raise SandboxError(SERVER_ENDED)
+        if self._unexecuted:
+            return unexecuted(*self._unexecuted)[0], 0
         code = os.waitstatus_to_exitcode(self._status)
         return (code, 0) if code >= 0 else (128 - code, -code)
 
@@ -164,6 +173,8 @@ def follow(step: Step, output: int, on_output: Callable[[bytes], None], cancelle
     os.set_blocking(output, False)
     while _pump(output, on_output):
         pass
+    if complaint := step.complaint():
+        on_output(complaint)
     return True
 
 

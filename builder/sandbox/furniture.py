@@ -14,14 +14,13 @@ from builder.sandbox import names
 from builder.sandbox.attached import Access, Attached, Blank, Document, HostFile, Stack
 from builder.sandbox.covers import Covers
 from builder.sandbox.mount_points import NEW, MountPoints
+from builder.sandbox.mounts import DEVICES
 from builder.sandbox.pipes import make_pipe, served
 from builder.sandbox.process import Process
 from layers import inode
 from layers.entry import Entry, Kind
 from layers.view import View
 
-_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-"""Names and numbers (kernel: admin-guide/devices.txt)."""
 _EVERYBODY, _SHARED = 0o666, 0o1777
 
 
@@ -121,7 +120,7 @@ def _place(attached: Attached, points: MountPoints) -> str:
 
 
 def _devices(folder: str, *, pipe: bool) -> str:
-    for name, major, minor in _DEVICES:
+    for name, major, minor in DEVICES:
         path = f"{folder}/{name}"
         with suppress(PermissionError):
             os.mknod(path, stat.S_IFCHR, os.makedev(major, minor))

@@ -28,7 +28,7 @@ class JailRequest:
     window: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal, if the process has one."""
     filter: bytes = b""
-    """The seccomp program, see `syscalls.filtering`; empty for none."""
+    """The seccomp program, see `syscalls.set_filter`; empty for none."""
     recording: None = None
     """There are all ids, so nothing is recorded."""
 
@@ -41,7 +41,8 @@ class JailRequest:
         """All that the first process has to do before it can run the command, in order, each with its name."""
         yield "place the descriptors", partial(_keep_only, channel, stdio)
         yield "supervise the command", _supervise
-        yield from child.joining(self.process)
+        for path in self.process.cgroups:
+            yield f"join the cgroup {os.path.dirname(path)}", partial(_join, path)
         yield "start a session", os.setsid
         os.umask(0o022)
         if self.process.terminal:
@@ -50,6 +51,11 @@ class JailRequest:
         yield "hand over the standard streams", partial(child.own_streams, self.process)
         # A container that was denied CAP_SETPCAP has its own bounds.
         yield from child.becoming(self.process, self.filter, tolerated=(errno.EPERM,))
+
+
+def _join(path: str) -> None:
+    with open(path, "wb", buffering=0) as file:
+        file.write(b"0")  # whoever writes
 
 
 def _keep_only(channel: int, stdio: Sequence[int]) -> None:

@@ -8,15 +8,21 @@ the image itself. What they need of the host they reach through `host`, a descri
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+import stat
+from functools import cache
 from typing import Protocol
 
+from builder.sandbox.calls import Call, call, make_all
 from builder.sandbox.process import SHARED_MEMORY
 from builder.sandbox.syscalls import (
+    AT_FDCWD,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
+    MOVE_MOUNT_F_EMPTY_PATH,
     MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
@@ -24,19 +30,23 @@ from builder.sandbox.syscalls import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
-    Prepared,
+    clone,
     mount,
     move_mount,
-    moving,
     open_tree,
     set_mount_attributes,
 )
-from layers.data import dataclass, field
-from layers.owners import has_one_id
+from layers.data import dataclass, field, replace
+from layers.owners import has_one_id, may_make_devices
 
 OVERLAY_LIMIT = 500
 """Lower folders that one overlay takes (OVL_MAX_STACK of the kernel's fs/overlayfs/super.c)."""
 
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+"""Names and numbers (kernel: admin-guide/devices.txt)."""
+
+_EVERYBODY = 0o666
+_MISSING = (errno.ENOENT,)
 _ROOM = 1 << 20
 """Bytes that a step may write to the files of names, more or less."""
 
@@ -53,6 +63,14 @@ class Mount(Protocol):
 
     def apply(self, host: int) -> None:
         """Mount it, in the current mount namespace; OSError if the kernel refuses."""
+        ...
+
+
+class Later(Protocol):
+    """A mount that can be laid out for a process that does nothing else, in the root of the step."""
+
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:
+        """The same as calls; `opened` gets the descriptors that they need."""
         ...
 
 
@@ -103,8 +121,12 @@ class Bind:
         return f"bind {self.source} to {self.target}" + (" (read-only)" if self.read_only else "")
 
     def apply(self, host: int) -> None:
+        _make(self, host)
+
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:
+        """See `Later`."""
         attributes = (MOUNT_ATTR_RDONLY if self.read_only else 0) | (_INERT if self.inert else 0)
-        _bind(host, self.source, self.target, attributes=attributes)
+        return (_moving(_tree(host, self.source, attributes=attributes, opened=opened), self.target),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +143,13 @@ class Tmpfs:
     def describe(self) -> str:
         return f"mount a tmpfs on {self.target}"
 
-    def apply(self, host: int) -> None:  # noqa: ARG002 - part of the protocol
+    def apply(self, host: int) -> None:
+        _make(self, host)
+
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:  # noqa: ARG002 - part of the protocol
+        """See `Later`."""
         size = "" if self.size is None else f",size={self.size}"
-        mount("tmpfs", self.target, "tmpfs", self.flags, f"mode={self.mode:o}{size}")
+        return (_mounting("tmpfs", self.target, "tmpfs", self.flags, f"mode={self.mode:o}{size}"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,37 +237,25 @@ class Masks:
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     read_only: tuple[str, ...] = ()
+    null: str = "/dev/null"
+    """What is shown in the place of files: the step's own."""
 
     def describe(self) -> str:
         return "mask " + " ".join((*self.files, *self.folders, *self.read_only))
 
     def apply(self, host: int) -> None:
-        trees: list[int] = []
-        try:
-            _make(self.prepared(host, trees))
-        finally:
-            for tree in trees:
-                os.close(tree)
+        _make(self, host)
 
-    def prepared(self, host: int, trees: list[int]) -> tuple[tuple[Prepared, ...], ...]:
-        """The calls for each path, which end with the first that finds none; `trees` gets what they hold open."""
-        return (
-            *[(self._hiding(host, path, trees),) for path in self.files],
-            *[(_mounting("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY),) for path in self.folders],
-            *[
-                (
-                    _mounting(path, path, None, MS_BIND | MS_REC),
-                    _mounting(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | _DATA_ONLY),
-                )
-                for path in self.read_only
-            ],
-        )
-
-    def _hiding(self, host: int, path: str, trees: list[int]) -> Prepared:
-        tree = open_tree("dev/null", folder=host)
-        trees.append(tree)
-        set_mount_attributes(tree, MOUNT_ATTR_RDONLY)
-        return moving(tree, path, tolerated=(errno.ENOENT,))
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:  # noqa: ARG002 - part of the protocol
+        """See `Later`."""
+        found: list[Call] = []
+        for path in self.files:
+            found += _binding(self.null, path, MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+        for path in self.folders:
+            found.append(_mounting("tmpfs", path, "tmpfs", MS_RDONLY | _DATA_ONLY, tolerated=_MISSING))
+        for path in self.read_only:
+            found += _binding(path, path, MS_RDONLY | _DATA_ONLY)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,25 +272,13 @@ class Proc:
         return f"mount proc on {self.target}"
 
     def apply(self, host: int) -> None:
-        trees: list[int] = []
-        try:
-            self.prepared(host, trees)()
-        finally:
-            for tree in trees:
-                os.close(tree)
+        _make(self, host)
 
-    def prepared(self, host: int, trees: list[int]) -> Callable[[], None]:
-        """The same, made ready for the process whose namespace it is; `trees` gets what it needs to be open."""
-        new = _mounting("proc", self.target, "proc", _DATA_ONLY, tolerated=(errno.EPERM, errno.EACCES))
-        masks = self.masks.prepared(host, trees)
-
-        def make() -> None:
-            if new():
-                _make(masks)
-            else:
-                _bind(host, "/proc", self.target, recursive=True)
-
-        return make
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:
+        """See `Later`."""
+        if _is_refused("proc", self.target):
+            return (_moving(_tree(host, "/proc", recursive=True, opened=opened), self.target),)
+        return (_mounting("proc", self.target, "proc", _DATA_ONLY), *self.masks.calls(host, opened))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,17 +293,26 @@ class Sys:
         return f"mount sysfs on {self.target}"
 
     def apply(self, host: int) -> None:
-        try:
-            mount("sysfs", self.target, "sysfs", _DATA_ONLY | (MS_RDONLY if self.read_only else 0))
-        except PermissionError:
-            attributes = MOUNT_ATTR_RDONLY if self.read_only else 0
-            _bind(host, "/sys", self.target, recursive=True, attributes=attributes)
-        self.masks.apply(host)
+        _make(self, host)
+
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:
+        """See `Later`."""
+        attributes, flags = (MOUNT_ATTR_RDONLY, MS_RDONLY) if self.read_only else (0, 0)
+        new = _mounting("sysfs", self.target, "sysfs", _DATA_ONLY | flags)
+        if _is_refused("sysfs", self.target):
+            outer = _tree(host, "/sys", recursive=True, attributes=attributes, opened=opened)
+            # In a network namespace of its own the step may have a new one.
+            new = replace(new, tolerated=(errno.EPERM, errno.EACCES), passes=1)
+            return (new, _moving(outer, self.target), *self.masks.calls(host, opened))
+        return (new, *self.masks.calls(host, opened))
 
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """A minimal /dev of its own: six devices of the host, the usual links, terminals, and shared memory."""
+    """A minimal /dev of its own: six devices, the usual links, terminals, and shared memory.
+
+    In a user namespace nobody may make a device: then those of the host are shown.
+    """
 
     target: str
     shared_memory: int = SHARED_MEMORY
@@ -312,10 +323,14 @@ class Devices:
 
     def apply(self, host: int) -> None:
         mount("tmpfs", self.target, "tmpfs", MS_NOSUID, "mode=755,size=64k")
-        for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        for name, *numbers in DEVICES:
             path = f"{self.target}/{name}"
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-            _bind(host, f"/dev/{name}", path)
+            try:
+                os.mknod(path, stat.S_IFCHR, os.makedev(*numbers))
+                os.chmod(path, _EVERYBODY)
+            except PermissionError:
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
+                _bind(host, f"/dev/{name}", path)
         os.symlink("/proc/self/fd", f"{self.target}/fd")
         for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.symlink(f"/proc/self/fd/{number}", f"{self.target}/{name}")
@@ -336,18 +351,67 @@ class Devices:
             mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
 
 
+def _make(mount: Later, host: int) -> None:
+    opened: list[int] = []
+    try:
+        make_all(mount.calls(host, opened))
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
 def _mounting(
-    source: str | None, target: str, kind: str | None, flags: int, *, tolerated: tuple[int, ...] = (errno.ENOENT,)
-) -> Prepared:
-    names = (None if name is None else os.fsencode(name) for name in (source, target, kind))
-    return Prepared("mount", *names, flags, None, subject=target, tolerated=tolerated)
+    source: str | None,
+    target: str,
+    kind: str | None,
+    flags: int,
+    options: str | None = None,
+    *,
+    tolerated: tuple[int, ...] = (),
+) -> Call:
+    names = [None if name is None else os.fsencode(name) for name in (source, target, kind, options)]
+    return call("mount", *names[:3], flags, names[3], subject=target, tolerated=tolerated)
 
 
-def _make(calls: tuple[tuple[Prepared, ...], ...]) -> None:
-    for several in calls:
-        for call in several:
-            if not call():
-                break
+def _binding(source: str, target: str, flags: int) -> tuple[Call, Call]:
+    """To show something in another place, or the same, with MS_* flags; a place that is missing does not matter."""
+    bound = replace(_mounting(source, target, None, MS_BIND | MS_REC, tolerated=_MISSING), skips=1)
+    return bound, _mounting(None, target, None, MS_REMOUNT | MS_BIND | flags)
+
+
+@cache
+def in_first_namespace() -> bool:
+    """Whether this process is in no user namespace but the first; to be asked as long as it sees the host's /proc."""
+    return may_make_devices()
+
+
+@cache
+def _is_refused(kind: str, target: str) -> bool:
+    """Whether the kernel refuses a new file system of this kind: in a user namespace, if parts of others are covered.
+
+    It is tried once, by a process in namespaces of its own: for processes it shows those.
+    """
+    if in_first_namespace():
+        return False
+    pid = clone(CLONE_NEWNS | CLONE_NEWPID)
+    if pid == 0:
+        status = 1
+        try:
+            mount(kind, target, kind, _DATA_ONLY)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] != 0
+
+
+def _moving(tree: int, target: str, *, tolerated: tuple[int, ...] = ()) -> Call:
+    path = os.fsencode(target)
+    flags = MOVE_MOUNT_F_EMPTY_PATH
+    return call("move_mount", tree, b"", AT_FDCWD, path, flags, subject=target, tolerated=tolerated)
+
+
+LATER = (Proc, Sys, Bind, Tmpfs)
+"""Mounts that can be laid out as calls."""
 
 
 def _own(path: str, uid: int, gid: int) -> None:
@@ -360,13 +424,21 @@ def _own(path: str, uid: int, gid: int) -> None:
 
 
 def _bind(host: int, source: str, target: str, *, recursive: bool = False, attributes: int = 0) -> None:
-    tree = open_tree(source.lstrip("/") or ".", folder=host, recursive=recursive)
+    opened: list[int] = []
     try:
-        if attributes:
-            set_mount_attributes(tree, attributes)
-        move_mount(tree, target)
+        move_mount(_tree(host, source, recursive=recursive, attributes=attributes, opened=opened), target)
     finally:
-        os.close(tree)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _tree(host: int, source: str, *, recursive: bool = False, attributes: int = 0, opened: list[int]) -> int:
+    """A detached copy of what the host has mounted at a path; it is among `opened`."""
+    tree = open_tree(source.lstrip("/") or ".", folder=host, recursive=recursive)
+    opened.append(tree)
+    if attributes:
+        set_mount_attributes(tree, attributes)
+    return tree
 
 
 def _descriptor(folder: str, opened: contextlib.ExitStack) -> str:

@@ -122,6 +122,7 @@ class OverlayBackend:
             else:
                 while step.receive():
                     pass
+        os.write(2, step.complaint())
         return self._finished(step, plan, started)
 
     def close(self) -> None:

@@ -98,6 +98,7 @@ def _system(at: Mapping[str, str], spec: RootSpec) -> tuple[Mount, ...]:
         files=_below(at["proc"], _PROC_FILES),
         folders=_below(at["proc"], _PROC_FOLDERS),
         read_only=_below(at["proc"], _PROC_READ_ONLY),
+        null=f"{at['dev']}/null",
     )
     return devices, Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS))), Proc(at["proc"], masks)
 

@@ -19,12 +19,15 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from _thread import start_new_thread  # a `threading.Thread` waits until it has begun
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NoReturn
 
-from builder.sandbox import child, jail, syscalls
+from builder.sandbox import child, jail, launcher, syscalls
 from builder.sandbox.jail import JailRequest
+from builder.sandbox.mounts import in_first_namespace
 from builder.sandbox.preparation import Descriptors, Preparation, Request
 from layers.data import dataclass
 
@@ -93,6 +96,7 @@ class _Home:
     def __init__(self) -> None:
         self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        in_first_namespace()
 
     @contextlib.contextmanager
     def left(self) -> Iterator[None]:
@@ -113,6 +117,7 @@ class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._home = _Home()
+        self._launches = launcher.available(os.uname().machine)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._steps: dict[int, _Step] = {}
@@ -178,6 +183,9 @@ class _Server:
                 for doing, act in preparation.outside():  # noqa: B007 - `doing` is for the error
                     act()
                 doing = "make new namespaces"
+                pid = self._launch(preparation)
+                if pid:
+                    return pid
                 pid = syscalls.clone(flags & ~syscalls.CLONE_NEWNS)
                 if pid == 0:
                     child.become(task.process, preparation.left)
@@ -186,6 +194,29 @@ class _Server:
             raise _NotStarted({"doing": doing, "errno": error.errno}) from error
         except Exception as error:
             raise _NotStarted({"doing": doing, "fault": repr(error)}) from error
+
+    def _launch(self, preparation: Preparation) -> int:
+        """Start the step's program, if it can be one; gives its pid, or 0."""
+        if not self._launches:
+            return 0
+        file = os.memfd_create("step", os.MFD_CLOEXEC)
+        try:
+            program = preparation.program(file)
+            if not program:
+                return 0
+            os.write(file, program)
+            started: SimpleQueue[int | OSError] = SimpleQueue()
+            arguments = (f"/proc/self/fd/{file}", {file, *preparation.descriptors}, started)
+            # With the namespace that its children get, a thread can do nothing else any more. It lives as long as the
+            # process, which else would be told that its parent has gone.
+            start_new_thread(_spawn, arguments)
+            pid = started.get()
+        finally:
+            os.close(file)
+        if isinstance(pid, OSError):
+            self._launches = False  # some places execute nothing that is in memory only
+            return 0
+        return pid
 
     def _follow(self, step: _Step) -> None:
         self._steps[step.pidfd] = self._steps[step.channel.fileno()] = step
@@ -247,6 +278,21 @@ def _watch(opening: socket.socket, channel: int) -> "Watch":
     from builder.sandbox.recorder.watch import Watch  # only where something has to be recorded
 
     return Watch(opening, channel)
+
+
+def _spawn(path: str, descriptors: Iterable[int], started: "SimpleQueue[int | OSError]") -> None:
+    """Start a program in a process namespace of its own, and wait for its end; `started` gets its pid."""
+    try:
+        # Root and working directory too: who shares them cannot enter another mount namespace, as the server will.
+        syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_FS)
+        inherited = [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in descriptors]
+        pid = os.posix_spawn(path, ["step"], {}, file_actions=inherited)
+    except OSError as error:
+        started.put(error)
+        return
+    started.put(pid)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def _receive(channel: int) -> "Request | JailRequest":

@@ -1,15 +1,17 @@
 """The Linux system calls that Python's `os` lacks: thin wrappers, and the one place where errno becomes OSError.
 
 Calls from number 424 on have the same number on every architecture; the few older ones without a libc wrapper are in
-`_NUMBERS`. Structures and constants are those of the kernel's uapi headers.
+`_NUMBERS`. Structures and constants are those of the kernel's uapi headers. Calls that are laid out to be made later
+are in `calls`.
 """
 
 import ctypes
 import errno
 import os
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -43,88 +45,39 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_NO_NEW_PRIVS = 39
 
-_AT_FDCWD = -100
+AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 _OPEN_TREE_CLONE = 1
-_MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_F_EMPTY_PATH = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
-_SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_GET_ACTION_AVAIL = 2
 # Without it, kernels before 5.16 would slow the whole process down for the sake of its speculation.
-_SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
-_SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
-_SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
+SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 0x20
 _SECCOMP_RET_ERRNO = 0x00050000
 _SECCOMP_RET_USER_NOTIF = 0x7FC00000
 _SIGCHLD = 17
 
 _NUMBERS = {
-    "x86_64": {
-        "write": 1,
-        "clone": 56,
-        "execve": 59,
-        "chdir": 80,
-        "fchdir": 81,
-        "umask": 95,
-        "setsid": 112,
-        "setgroups": 116,
-        "setresuid": 117,
-        "setresgid": 119,
-        "capset": 126,
-        "pivot_root": 155,
-        "prctl": 157,
-        "chroot": 161,
-        "mount": 165,
-        "umount2": 166,
-        "sethostname": 170,
-        "keyctl": 250,
-        "unshare": 272,
-        "dup3": 292,
-        "seccomp": 317,
-        "statx": 332,
-    },
-    "aarch64": {
-        "dup3": 24,
-        "umount2": 39,
-        "mount": 40,
-        "pivot_root": 41,
-        "chdir": 49,
-        "fchdir": 50,
-        "chroot": 51,
-        "capset": 91,
-        "write": 64,
-        "unshare": 97,
-        "setresuid": 147,
-        "setresgid": 149,
-        "setsid": 157,
-        "setgroups": 159,
-        "sethostname": 161,
-        "umask": 166,
-        "prctl": 167,
-        "keyctl": 219,
-        "clone": 220,
-        "execve": 221,
-        "seccomp": 277,
-        "statx": 291,
-    },
+    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "statx": 332},
+    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "statx": 291},
 }.get(os.uname().machine, {})
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _CLOSE_RANGE = 436
 _MOUNT_SETATTR = 442
-_EVERYWHERE = {"move_mount": _MOVE_MOUNT, "close_range": _CLOSE_RANGE}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
 # PyDLL keeps the interpreter's lock during the call: the copy of the process that `clone` makes then still holds it.
 _locked_libc = ctypes.PyDLL(None, use_errno=True)
 _locked_libc.syscall.restype = ctypes.c_long
 
 _Argument = int | bytes | None
-_Laid = ctypes.Array[ctypes.c_char_p] | ctypes.Array[ctypes.c_uint32] | ctypes.Array[ctypes.c_char]
-"""Memory that a call is given the address of."""
 
 
 def supported() -> bool:
@@ -136,8 +89,13 @@ def _checked(result: int, name: str, subject: str = "") -> int:
     """Give the result of a call, or raise OSError with the call's name, its subject and the errno it left."""
     if result >= 0:
         return result
+    raise failed(name, subject)
+
+
+def failed(name: str, subject: str = "") -> OSError:
+    """The error of a call of `libc` that has just failed."""
     number = ctypes.get_errno()
-    raise OSError(number, f"{name}: {os.strerror(number)}", subject or None)
+    return OSError(number, f"{name}: {os.strerror(number)}", subject or None)
 
 
 def _words(arguments: Sequence[_Argument]) -> list[ctypes.c_long | ctypes.c_char_p]:
@@ -146,54 +104,7 @@ def _words(arguments: Sequence[_Argument]) -> list[ctypes.c_long | ctypes.c_char
 
 
 def _call(number: int, name: str, *arguments: _Argument, subject: str = "") -> int:
-    return _checked(_libc.syscall(ctypes.c_long(number), *_words(arguments)), name, subject)
-
-
-class Prepared:
-    """A system call with its arguments laid out: to make it, Python touches little memory.
-
-    So it suits a process that has just been forked, which has to copy every page that it touches.
-    """
-
-    __slots__ = ("_kept", "_name", "_subject", "_tolerated", "_words")
-
-    def __init__(
-        self,
-        name: str,
-        *arguments: _Argument | _Laid,
-        subject: str = "",
-        tolerated: Collection[int] = (),
-        kept: object = None,
-    ) -> None:
-        """`tolerated` are errors that are none; `kept` is memory that the arguments point to."""
-        self._name = name
-        self._subject = subject
-        self._tolerated = tolerated
-        self._kept = kept
-        number = _EVERYWHERE.get(name) or _NUMBERS[name]
-        self._words = (
-            ctypes.c_long(number),
-            *(each if isinstance(each, ctypes.Array) else _words([each])[0] for each in arguments),
-        )
-
-    def __call__(self) -> bool:
-        """Make the call; False if it ended with a tolerated error."""
-        if _libc.syscall(*self._words) >= 0:
-            return True
-        if ctypes.get_errno() in self._tolerated:
-            return False
-        _checked(-1, self._name, self._subject)
-        return False
-
-
-def pointers(texts: Sequence[str]) -> "ctypes.Array[ctypes.c_char_p]":
-    """An array of strings as execve(2) takes it."""
-    return (ctypes.c_char_p * (len(texts) + 1))(*map(os.fsencode, texts), None)
-
-
-def numbers(values: Sequence[int]) -> "ctypes.Array[ctypes.c_uint32]":
-    """An array of ids."""
-    return (ctypes.c_uint32 * len(values))(*values)
+    return _checked(libc.syscall(ctypes.c_long(number), *_words(arguments)), name, subject)
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -202,12 +113,12 @@ def _bytes(text: str | None) -> bytes | None:
 
 def unshare(flags: int) -> None:
     """Move this process into new namespaces; EINVAL for CLONE_NEWUSER if it has threads."""
-    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _checked(libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def enter(namespace: int, kind: int) -> None:
     """Move this process into the namespace of an open descriptor, see setns(2); `kind` is a CLONE_* flag."""
-    _checked(_libc.setns(ctypes.c_int(namespace), ctypes.c_int(kind)), "setns")
+    _checked(libc.setns(ctypes.c_int(namespace), ctypes.c_int(kind)), "setns")
 
 
 def clone(flags: int) -> int:
@@ -221,7 +132,7 @@ def clone(flags: int) -> int:
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, options: str | None = None) -> None:
     """Mount, remount or bind; of the options the kernel takes one page."""
-    result = _libc.mount(
+    result = libc.mount(
         _bytes(source), os.fsencode(target), _bytes(kind), ctypes.c_ulong(flags), ctypes.c_char_p(_bytes(options))
     )
     _checked(result, "mount", target)
@@ -229,7 +140,7 @@ def mount(source: str | None, target: str, kind: str | None = None, flags: int =
 
 def umount(target: str, flags: int = 0) -> None:
     """Detach a mount, see umount2(2)."""
-    _checked(_libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
+    _checked(libc.umount2(os.fsencode(target), ctypes.c_int(flags)), "umount2", target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -237,7 +148,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
     _call(_NUMBERS["pivot_root"], "pivot_root", os.fsencode(new_root), os.fsencode(put_old), subject=new_root)
 
 
-def open_tree(path: str, *, folder: int = _AT_FDCWD, recursive: bool = False) -> int:
+def open_tree(path: str, *, folder: int = AT_FDCWD, recursive: bool = False) -> int:
     """Give a descriptor of a detached copy of the mount at `path`; relative paths start at descriptor `folder`."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     return _call(_OPEN_TREE, "open_tree", folder, os.fsencode(path), flags, subject=path)
@@ -245,14 +156,7 @@ def open_tree(path: str, *, folder: int = _AT_FDCWD, recursive: bool = False) ->
 
 def move_mount(tree: int, target: str) -> None:
     """Attach a detached mount at `target`; a symlink as the last component is not followed."""
-    moving(tree, target)()
-
-
-def moving(tree: int, target: str, *, tolerated: Collection[int] = ()) -> Prepared:
-    """To do what `move_mount` does."""
-    path = os.fsencode(target)
-    flags = _MOVE_MOUNT_F_EMPTY_PATH
-    return Prepared("move_mount", tree, b"", _AT_FDCWD, path, flags, subject=target, tolerated=tolerated)
+    _call(_MOVE_MOUNT, "move_mount", tree, b"", AT_FDCWD, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH, subject=target)
 
 
 def set_mount_attributes(tree: int, attributes: int) -> None:
@@ -264,8 +168,8 @@ def set_mount_attributes(tree: int, attributes: int) -> None:
 def statx(path: bytes, flags: int, mask: int) -> bytearray:
     """A `struct statx` of what stands at a path."""
     buffer = ctypes.create_string_buffer(256)
-    words = _words((_AT_FDCWD, path, flags, mask))
-    _checked(_libc.syscall(ctypes.c_long(_NUMBERS["statx"]), *words, buffer), "statx")
+    words = _words((AT_FDCWD, path, flags, mask))
+    _checked(libc.syscall(ctypes.c_long(_NUMBERS["statx"]), *words, buffer), "statx")
     return bytearray(buffer.raw)
 
 
@@ -277,7 +181,7 @@ def close_from(first: int) -> None:
 def prctl(option: int, value: int = 0) -> int:
     """Read or change a setting of this process that is a single number."""
     words = [ctypes.c_ulong(each) for each in (value, 0, 0, 0)]
-    return _checked(_libc.prctl(ctypes.c_int(option), *words), "prctl")
+    return _checked(libc.prctl(ctypes.c_int(option), *words), "prctl")
 
 
 def can_filter() -> bool:
@@ -300,22 +204,15 @@ def _has_action(action: int) -> bool:
 
 def new_session_keyring() -> None:
     """Leave the caller's session keyring for a new, empty one."""
-    Prepared("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None)()
+    _call(_NUMBERS["keyctl"], "keyctl", KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def set_filter(program: bytes) -> None:
-    """See `filtering`."""
-    filtering(program)()
-
-
-def filtering(program: bytes) -> Prepared:
-    """To run a seccomp program, an array of `struct sock_filter`, at every system call afterwards, and in all children.
+    """Run a seccomp program, an array of `struct sock_filter`, at every system call from now on, and in all children.
 
     EACCES without CAP_SYS_ADMIN, unless no_new_privs is set.
     """
-    instructions, descriptor = _program(program)
-    mode, flags = _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_SPEC_ALLOW
-    return Prepared("seccomp", mode, flags, descriptor, kept=instructions)
+    _install(program, 0)
 
 
 def listen(program: bytes) -> int:
@@ -325,40 +222,35 @@ def listen(program: bytes) -> int:
     """
     try:
         # A call that has been told of is not begun anew because of a signal (Linux 5.19): it may have been done.
-        return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER | _SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        return _install(program, SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return _install(program, _SECCOMP_FILTER_FLAG_NEW_LISTENER)
-
-
-def _program(program: bytes) -> "tuple[ctypes.Array[ctypes.c_char], bytes]":
-    """The instructions, and what points to them."""
-    instructions = ctypes.create_string_buffer(program, len(program))
-    return instructions, struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
+        return _install(program, SECCOMP_FILTER_FLAG_NEW_LISTENER)
 
 
 def _install(program: bytes, flags: int) -> int:
-    _instructions, descriptor = _program(program)  # held until the call has been made
-    flags |= _SECCOMP_FILTER_FLAG_SPEC_ALLOW
-    return _call(_NUMBERS["seccomp"], "seccomp", _SECCOMP_SET_MODE_FILTER, flags, descriptor)
+    instructions = ctypes.create_string_buffer(program, len(program))
+    descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(instructions))
+    flags |= SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    return _call(_NUMBERS["seccomp"], "seccomp", SECCOMP_SET_MODE_FILTER, flags, descriptor)
 
 
 def capabilities() -> tuple[int, int]:
     """The effective and the permitted capabilities of this process, as bit masks."""
     data = ctypes.create_string_buffer(24)
-    _checked(_libc.capget(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data), "capget")
+    _checked(libc.capget(struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data), "capget")
     low_effective, low_permitted, _, high_effective, high_permitted, _ = struct.unpack("=6I", data.raw)
     return low_effective | high_effective << 32, low_permitted | high_permitted << 32
 
 
 def set_capabilities(effective: int, permitted: int) -> None:
     """Set both masks and empty the inheritable set, and with it the ambient one."""
-    having_capabilities(effective, permitted)()
+    _checked(libc.capset(*capability_sets(effective, permitted)), "capset")
 
 
-def having_capabilities(effective: int, permitted: int) -> Prepared:
-    """To set both masks and empty the inheritable set, and with it the ambient one."""
+def capability_sets(effective: int, permitted: int) -> tuple[bytes, bytes]:
+    """What capset(2) takes for this process to have these capabilities, and none to inherit."""
     low, high = 0xFFFFFFFF, 32
     data = struct.pack("=6I", effective & low, permitted & low, 0, effective >> high, permitted >> high, 0)
-    return Prepared("capset", struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data)
+    return struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), data
