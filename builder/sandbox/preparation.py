@@ -34,7 +34,7 @@ class Request:
     window: tuple[int, int] = (0, 0)
     """Rows and columns of the terminal, if the process has one."""
     filter: bytes = b""
-    """The seccomp program, see `syscalls.filtering`; empty for none."""
+    """The seccomp program, see `syscalls.set_filter`; empty for none."""
     recording: Recording | None = None
 
     @property
@@ -213,7 +213,7 @@ def _executing(process: Process) -> Call | None:
 
 
 def _split(request: Request) -> tuple[tuple[Mount, ...], tuple[Mount, ...]]:
-    """The mounts that the server can make; and those from the first on that shows the step's own namespaces."""
+    """The mounts that the server can make; and those from the first on that shows namespaces of the step's own."""
     own_network = request.process.network == "none"
     for place, mount in enumerate(request.mounts):
         if isinstance(mount, Proc) or (own_network and isinstance(mount, Sys)):

@@ -1,10 +1,10 @@
-"""The process that starts steps: small, single-threaded, forked before the main process has threads.
+"""The process that starts steps: forked before the main process has threads, and busy in one thread only.
 
-The main process holds one end of a socket pair, and sends for every step one message: the flags of the clone, whether
-the step is recorded, and four descriptors, namely the server's end of the step's own channel and the three standard
-streams. Over the channel comes what to do (`child.Task`). The child that is cloned may answer with lines of JSON; the
-last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a channel
-ends that step; the end of the main process ends all steps and the server.
+The main process holds one end of a socket pair, and sends for every step one message: the flags of its namespaces,
+whether the step is recorded, and four descriptors, namely the server's end of the step's own channel and the three
+standard streams. Over the channel comes what to do (`child.Task`). The step's first process may answer with lines of
+JSON; the last line is the server's, `{"status": ...}` as of waitpid(2). Whoever shuts down or closes the main end of a
+channel ends that step; the end of the main process ends all steps and the server.
 
 A step in a pid namespace ends with its first process, which the server kills. Where there is none, the first process
 is asked to end, and takes all others with it (`jail`).
@@ -96,7 +96,7 @@ class _Home:
     def __init__(self) -> None:
         self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        in_first_namespace()
+        in_first_namespace()  # which remembers what cannot be seen from the root of a step
 
     @contextlib.contextmanager
     def left(self) -> Iterator[None]:
@@ -116,7 +116,7 @@ class _Home:
 class _Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._home = _Home()
+        self._home: _Home | None = None
         self._launches = launcher.available(os.uname().machine)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -142,7 +142,7 @@ class _Server:
                 self._kill(self._steps[descriptor])
 
     def _start(self) -> bool:
-        """Clone the first process of a step; False if the main process has gone."""
+        """Start the first process of a step; False if the main process has gone."""
         message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE.size, 4)
         if not message:
             return False
@@ -179,6 +179,7 @@ class _Server:
                     child.become(task.process, task.actions(given.channel, given.stdio))
                 return pid
             doing = "make new namespaces"
+            self._home = self._home or _Home()
             with self._home.left(), closing(Preparation(task, given)) as preparation:
                 for doing, act in preparation.outside():  # noqa: B007 - `doing` is for the error
                     act()

@@ -124,7 +124,8 @@ def enter(namespace: int, kind: int) -> None:
 def clone(flags: int) -> int:
     """Fork into new namespaces and give the child's pid, or 0 in the child.
 
-    Only for a process with one thread: nothing that `os.fork` repairs in the child is repaired here.
+    Only for a process whose other threads, if any, wait in the kernel: nothing that `os.fork` repairs in the child is
+    repaired here.
     """
     words = _words((flags | _SIGCHLD, 0, 0, 0, 0))
     return _checked(_locked_libc.syscall(ctypes.c_long(_NUMBERS["clone"]), *words), "clone")
