@@ -73,7 +73,8 @@ class _Unpacking:
 
     def begin(self) -> Iterator[Change]:
         """Make the destination; call it first."""
-        yield from self._target.make_directories(self._destination, self._attributes.directory_of_archive())
+        template, owned = self._attributes.directory_of_archive(), self._attributes.owner is not None
+        yield from self._target.make_directories(self._destination, template, owned=owned)
         self._top = self._target.resolve(self._destination)
 
     def member(self, entry: Entry, stream: BinaryIO) -> Iterator[Change]:
@@ -97,7 +98,7 @@ class _Unpacking:
             there = self._target.lookup(self._whole(real))
             if there is None:
                 template = Entry(self._whole(real), Kind.DIRECTORY, 0o755, mtime_ns=self._attributes.now_ns)
-                yield from self._target.put(template)
+                yield from self._target.make_directory(template, owned=True)
             elif there.kind is not Kind.DIRECTORY:
                 raise ContextError(f"{inside} cannot be written: /{there.path} is a {kind_name(there)}")
         return self._whole(f"{real}/{name}".lstrip("/"))

@@ -115,8 +115,11 @@ class _Copying:
         """Make what leads to the destination; where the destination is, all symlinks followed."""
         wanted = self._copy.destination.lstrip("/")
         folder = wanted.rpartition("/")[0]
-        yield from self._target.make_directories(folder, self._attributes.directory())
+        yield from self._made(folder, self._attributes.directory())
         return self._target.resolve(wanted.rstrip("/"))
+
+    def _made(self, path: str, template: Entry) -> Iterator[Change]:
+        return self._target.make_directories(path, template, owned=self._attributes.owner is not None)
 
     def _beneath_or_as(self, top: str, named: str, entry: Entry, content: Content) -> Iterator[Change]:
         """A file goes into a directory under its own name, or else becomes what the destination names."""
@@ -132,7 +135,7 @@ class _Copying:
             path = top
             self.overwritten = top if top in self._alone else self.overwritten
             self._alone.add(top)
-            yield from self._target.make_directories(os.path.dirname(top), self._attributes.directory())
+            yield from self._made(os.path.dirname(top), self._attributes.directory())
         yield from self._put(entry._replace(path=path), content)
 
     def _contents(self, source: Source, top: str, number: int) -> Iterator[Change]:
@@ -141,7 +144,7 @@ class _Copying:
         # The root of a context has no time of its own: it is made anew for each build.
         time = source.entry.mtime_ns if source.entry.path else self._attributes.now_ns
         if there is None:
-            yield from self._target.make_directories(top, self._attributes.directory()._replace(mtime_ns=time))
+            yield from self._made(top, self._attributes.directory()._replace(mtime_ns=time))
         elif there.kind is not Kind.DIRECTORY:
             raise ContextError(f"cannot copy to non-directory: /{top} is a {kind_name(there)}")
         elif top:

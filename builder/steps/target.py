@@ -4,6 +4,7 @@ Nothing is unpacked or mounted for it. What exists is read from the view of the 
 changes, in the order in which they are made; together they answer where a symlink leads and what is in the way.
 """
 
+import stat
 from collections.abc import Iterator
 
 from builder.errors import ContextError
@@ -42,29 +43,40 @@ class Target:
         changes.append(Change(entry, content))
         return changes
 
-    def make_directories(self, path: str, template: Entry) -> Iterator[Change]:
+    def make_directories(self, path: str, template: Entry, *, owned: bool) -> Iterator[Change]:
         """Create a directory and its missing parents, all with mode, owner and time of `template`.
 
-        Symlinks on the way are followed, and where one leads nowhere its target is created. ContextError if something
-        that is no directory is in the way.
+        `owned` says that somebody has asked for the owner. Symlinks on the way are followed, and where one leads
+        nowhere its target is created. ContextError if something that is no directory is in the way.
         """
         done = ""
         for component in path.split("/") if path else ():
             done = self.resolve(f"{done}/{component}" if done else component)
             there = self.lookup(done)
             if there is None:
-                yield from self._make_missing(done, template)
+                yield from self._make_missing(done, template, owned=owned)
             elif there.kind is not Kind.DIRECTORY:
                 raise ContextError(f"cannot create the directory /{path}: /{done} is a {kind_name(there)}")
 
-    def _make_missing(self, path: str, template: Entry) -> Iterator[Change]:
+    def make_directory(self, template: Entry, *, owned: bool) -> list[Change]:
+        """Create the directory at the path of `template`.
+
+        As for mkdir(2), one in a setgid directory is setgid, and has its group if nobody has asked for another.
+        """
+        above = self.lookup(template.path.rpartition("/")[0])
+        if above is None or not above.mode & stat.S_ISGID:
+            return self.put(template)
+        gid = template.gid if owned else above.gid
+        return self.put(template._replace(mode=template.mode | stat.S_ISGID, gid=gid))
+
+    def _make_missing(self, path: str, template: Entry, *, owned: bool) -> Iterator[Change]:
         """Create `path` and what is missing above it; there are no symlinks in it."""
         parts = path.split("/")
         for count in range(1, len(parts) + 1):
             part = "/".join(parts[:count])
             there = self.lookup(part)
             if there is None:
-                yield from self.put(template._replace(path=part))
+                yield from self.make_directory(template._replace(path=part), owned=owned)
             elif there.kind is not Kind.DIRECTORY:
                 raise ContextError(f"cannot create the directory /{path}: /{part} is a {kind_name(there)}")
 
