@@ -92,7 +92,7 @@ def mounted(kind: str, folder: Path, options: str) -> Iterator[Path]:
     try:
         syscalls.mount("none", str(folder), kind, 0, options)
     except OSError as error:
-        if error.errno != errno.EPERM and not _on_an_overlay(folder):
+        if error.errno not in {errno.EPERM, errno.EACCES} and not _on_an_overlay(folder):
             raise
         pytest.skip(f"mount({kind}) by root: {errno.errorcode[error.errno or 0]}")
     try:
