@@ -28,6 +28,7 @@ from layers.accounts import Accounts
 from layers.blob import BlobWriter
 from layers.data import dataclass, replace
 from layers.entry import Change
+from layers.index import LayerIndex
 from layers.layer import Layer, fill_layer
 from layers.view import View
 
@@ -40,6 +41,8 @@ class Made:
     """What a step has made."""
 
     layer: Layer
+    index: LayerIndex
+    """What the layer holds: the store knows it, and has not kept it."""
     blob: BlobWriter
     """Of the layer: complete, and not committed."""
 
@@ -187,8 +190,8 @@ class Executor:
         blob = self._store.layout.writer()
         with blob.removed_on_error():
             layer, index = fill_layer(changes, blob)
-            self._store.keep_index(layer.diff_id, index)
-        return Made(layer, blob)
+        self._store.learn_index(layer.diff_id, index)
+        return Made(layer, index, blob)
 
     def _attributes(self, action: Copy, view: View) -> Attributes:
         owner = self._owner(action.chown, f"--chown={action.chown}", "files", view) if action.chown else None

@@ -16,7 +16,7 @@ from typing import Self
 from builder.bindings import Finished
 from builder.errors import CancelledError, ContextError, Location, located
 from builder.events import Job
-from builder.executor import Executor
+from builder.executor import Executor, Made
 from builder.graph import Graph, ImageStart, Stage, StageStart
 from builder.images import Images
 from builder.origins import Origins, Selection
@@ -188,11 +188,14 @@ class Solver:
                 return None
             record = _record(lookup, snapshot, made.layer, self._now(), self._report.clock() - started)
             self._made[lookup.key, step.location] = record
-            kept = self._keeper.keep(
-                made.blob, partial(self._answers.add, record, stage, keep=self._keep_records), locked.pop_all()
-            )
+            kept = self._keeper.keep(made.blob, partial(self._keep, made, record, stage), locked.pop_all())
             unkept.add(step.location, kept)
             return record
+
+    def _keep(self, made: Made, record: Record, stage: int) -> None:
+        """Keep what else is known of a layer, which is on disk now."""
+        self._store.keep_index(made.layer.diff_id, made.index)
+        self._answers.add(record, stage, keep=self._keep_records)
 
 
 class _Unkept:

@@ -172,6 +172,10 @@ class Store:
         self.keep_index(diff_id, index)
         return index
 
+    def learn_index(self, diff_id: Digest, index: LayerIndex) -> None:
+        """Know what a layer holds, as long as this store is open."""
+        self._indexes[diff_id] = index
+
     def keep_index(self, diff_id: Digest, index: LayerIndex) -> None:
         """Keep what a layer holds, which was found out when the layer was written or fetched.
 
