@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-_FIRST_LOOKS = 0.003
+_FIRST_LOOKS = 0.02
 _LATER_LOOKS = 0.05
 """Seconds between two looks at memory; a process that ends soon is looked at more often."""
 
@@ -79,7 +79,7 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         looks = 0
-        while not self._ended.wait(_FIRST_LOOKS if looks < 200 else _LATER_LOOKS):
+        while not self._ended.wait(_FIRST_LOOKS if looks < 50 else _LATER_LOOKS):
             looks += 1
             self.most = max(self.most, sum(map(_resident, tree(self._roots))))
 
