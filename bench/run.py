@@ -23,8 +23,8 @@ from measure import Run, run
 from report import report
 from workloads import WORKLOADS, Before, Context, Workload
 
-_INODES_REST = 6.0
-"""Seconds: ext4 gives away no inode that was freed within the last five, and looks at all of these for each file."""
+_ROOM = 30_000_000_000
+"""Bytes of disk that should be free: as long as they are, old stores are removed when all is measured."""
 
 
 def main() -> int:
@@ -44,9 +44,12 @@ def main() -> int:
         try:
             for workload in chosen:
                 measure(workload, contexts[workload.context], builders, given.n, given.work, results)
+                for builder in builders if shutil.disk_usage(given.work).free < _ROOM else ():
+                    builder.clean()
         finally:
             for builder in builders:
                 builder.stop()
+                builder.clean()
     if given.json:
         with open(given.json, "w", encoding="utf-8") as file:
             json.dump({name: [asdict(each) for each in runs] for name, runs in results.items()}, file, indent=1)
@@ -138,8 +141,6 @@ def once(builder: Builder, job: Job, repetition: int) -> Run:
     builds = before in {Before.SAME, Before.CHANGED, Before.IMAGE}
     if not builds or not repetition:  # else the builds of the repetitions before are what has to be there
         builder.wipe()
-        if before is Before.NOTHING:
-            time.sleep(_INODES_REST)
         if before is Before.BASE:
             prepare(builder, job)
         elif before is Before.REMOTE:
