@@ -17,6 +17,10 @@ import zlib
 
 from cache.stamps import look_at, look_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _FOLDER = "receipts"
 _FORMAT = 1
 """Of the parts of a receipt; another one is another form."""
@@ -58,7 +62,7 @@ class Receipt:
         self.said = said
         """What went to standard output and to standard error."""
 
-    def holds(self, environment: "os._Environ[str]") -> bool:
+    def holds(self, environment: "Mapping[str, str]") -> bool:
         """Whether all is as it was. What cannot be looked at is not."""
         try:
             return (
@@ -67,7 +71,7 @@ class Receipt:
                 and all(_read(path) == data for path, data in self.texts.items())
                 and all(os.stat(path).st_size == size for path, size in self.sizes.items())
                 and all(look_at(path) == stamp for path, stamp in self.places.items())
-                and all(is_same(folder, names) for folder, names in self.folders.items())
+                and all(_is_same(folder, names) for folder, names in self.folders.items())
             )
         except OSError:
             return False
@@ -120,7 +124,7 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def is_same(folder: str, names: dict[str, bytes]) -> bool:
+def _is_same(folder: str, names: dict[str, bytes]) -> bool:
     """Whether a folder has just these names, of these stamps; an empty one goes for anything."""
     count = 0
     with os.scandir(folder) as found:

@@ -99,7 +99,7 @@ def tree() -> Iterator[Tree]:
         for folder in (top.top, tree.scope.parent):
             Path(folder, "cgroup.subtree_control").write_text(f"+{controllers[0]}", "utf-8")
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {errno.errorcode[error.errno or 0]}")
+        pytest.skip(f"mkdir({top.top}) by root: {errno.errorcode[error.errno or 0]}")
     yield tree
     for folder in (tree.scope, tree.scope.parent):
         sweep(str(folder))

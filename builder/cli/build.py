@@ -24,6 +24,7 @@ from builder.cli.run_options import (
 )
 from builder.cli.world import World
 from builder.errors import UsageError
+from builder.events import Event
 from builder.options import BuildOptions
 from builder.progress.choose import Mode, open_listener, transcript
 from cache.receipts import Receipt, keep
@@ -48,15 +49,16 @@ def main(arguments: Sequence[str], world: World) -> int:
     said = f"{result.image_id}\n" if given.quiet and not to_stdout else ""
     world.out.write(said)
     if result.receipt:
-        _keep(result.receipt, said, transcript(mode, world.err, result.events_if_cached), options.root, world)
+        _keep(result.receipt, said, result.events_if_cached, mode, options.root, world)
     return 0
 
 
-def _keep(receipt: Receipt, out: str, err: str, root: str, world: World) -> None:
+def _keep(receipt: Receipt, out: str, events: Sequence[Event], mode: Mode, root: str, world: World) -> None:
     """Have the next build that is asked the same look first whether anything is to be done."""
     answers = world.environment.answers if isinstance(world.environment, Asked) else None
     if world.question is None or answers is None:
         return
+    err = transcript(mode, world.err, events)
     receipt.environment |= answers
     receipt.places |= {path: look_at(path) for path in _program()}
     receipt.said = out.encode(world.out.encoding, "replace"), err.encode(world.err.encoding, "replace")

@@ -8,8 +8,8 @@ from operator import attrgetter
 from builder.context.ignore import Ignored, IgnoreFile, Verdict
 from builder.errors import ContextError
 from cache.files import FileTable
-from cache.receipts import is_same
-from cache.stamps import ABSENT, is_racy, look_at, look_of
+from cache.receipts import Receipt
+from cache.stamps import ABSENT, is_racy, look_of
 from layers.digest import Digest
 from layers.entry import Entry, Kind
 
@@ -152,13 +152,7 @@ class LocalTree:
         """Whether all that was looked at is as it was; False, too, for what may have changed within a clock tick."""
         if any(is_racy(stamp, self._opened_ns) for stamp in self._stamps.values()):
             return False
-        folders, places = self.seen()
-        try:
-            return all(look_at(path) == stamp for path, stamp in places.items()) and all(
-                is_same(folder, names) for folder, names in folders.items()
-            )
-        except OSError:
-            return False
+        return Receipt({}, {}, {}, {}, *self.seen()).holds({})
 
     def _is_seen(self, entry: Entry) -> bool:
         if self._ignored is None or not entry.path:

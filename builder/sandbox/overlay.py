@@ -335,11 +335,12 @@ def _make(folder: str, entries: tuple[Entry, ...]) -> None:
 
 
 def _remove_work(folder: str) -> None:
-    """Remove overlay's own workshop, whose usual content is known."""
+    """Remove overlay's own workshop, whose usual content is known (overlayfs.rst, "Volatile mount")."""
+    inner = os.path.join(folder, "work")
     try:
-        os.unlink(f"{folder}/work/incompat/volatile/dirty")
-        for name in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
-            os.rmdir(folder + name)
+        os.unlink(f"{inner}/incompat/volatile/dirty")
+        for path in (f"{inner}/incompat/volatile", f"{inner}/incompat", inner, folder):
+            os.rmdir(path)
     except OSError:  # there is more in it, such as whiteouts
         with suppress(StoreError):
             remove(folder)
