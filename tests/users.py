@@ -2,11 +2,11 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +42,8 @@ def place_of(user: str, parent: str = "/var/tmp") -> Iterator[Path]:
     """A new folder of this user's, which others may look into; pytest's own are closed to all but root."""
     users()
     account = pwd.getpwnam(user)
-    folder = tempfile.mkdtemp(prefix="pybuild-tests-", dir=parent)
+    folder = os.path.join(parent, f"pybuild-tests-{secrets.token_hex(8)}")  # buildah takes no name with "_" at its end
+    os.mkdir(folder)
     os.chmod(folder, 0o755)
     os.chown(folder, account.pw_uid, account.pw_gid)
     try:
