@@ -108,7 +108,12 @@ class Trees:
                         self._replace(folder, self.path(diff_id), scratch)
 
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
-        """The trees of all these layers, lowest first; see `ensure`. Blobs that are needed for it are brought."""
+        """The trees that make up the image of these layers, lowest first; see `ensure` and `seen`.
+
+        Blobs that are needed for it are brought.
+        """
+        from layers.lowers import seen
+
         root = os.path.join(self._root, mapping())
         folders = [f"{root}/{layer.diff_id.hex}" for layer in layers]
         whole = [self._is_whole(folder) for folder in folders]
@@ -116,7 +121,7 @@ class Trees:
         for place, there in enumerate(whole):
             if not there:
                 folders[place] = self.ensure(layers[place], layout, folders[:place])
-        return tuple(folders)
+        return seen(folders)
 
     def adopt(self, diff_id: Digest, folder: str) -> str:
         """Make a folder the tree of a layer: the upper directory of the step that made the layer.

@@ -54,9 +54,19 @@ class Lowers:
         return None
 
 
+def seen(trees: Sequence[str]) -> tuple[str, ...]:
+    """Those of the trees, lowest first, that may be mounted one upon the other.
+
+    A layer whose root is opaque hides all below it, which overlayfs does not do for the root of a lower layer
+    (`ovl_get_root` in the kernel's fs/overlayfs/super.c).
+    """
+    first = max((place for place, tree in enumerate(trees) if inode.is_opaque(tree)), default=0)
+    return tuple(trees[first:])
+
+
 def _look(root: InRoot, path: str) -> tuple[Found | None, bool]:
     """What one tree has at a path, and whether it hides there what the trees below it have."""
-    folder, opaque = "", False
+    folder, opaque = "", inode.is_opaque(root.folder(""))
     *above, last = path.split("/")
     for name in above:
         status = _lstat(root, folder, name)

@@ -195,7 +195,7 @@ class Tree:
 
     def _is_hidden(self, path: str) -> bool:
         """Whether this layer hides what those below have at the path."""
-        return path in self._hidden or self._is_opaque(path.rpartition("/")[0])
+        return path in self._hidden or (path != "" and self._is_opaque(path.rpartition("/")[0]))
 
     def _is_opaque(self, folder: str) -> bool:
         """Whether nothing that the layers below have in the folder is seen."""

@@ -271,3 +271,12 @@ def test_trees_of_another_id_mapping_are_not_seen(store: Store) -> None:
     assert store.trees.has(DIFF_ID)
     os.close(reader)
     os.close(writer)
+
+
+def test_a_layer_whose_root_is_opaque_hides_the_trees_below_it(store: Store) -> None:
+    below, above = write(store, below=b"1"), write(store, above=b"3")
+    hiding, _ = write_layer([Change(Entry(".wh..wh..opq", Kind.FILE, 0), None)], store.layout)
+
+    stack = store.trees.stack([below, hiding, above], store.layout)
+
+    assert stack == (store.trees.path(hiding.diff_id), store.trees.path(above.diff_id))

@@ -13,6 +13,7 @@ from layers import inode
 from layers.entry import Entry, Kind
 from layers.errors import ImageError
 from layers.index import LayerIndex
+from layers.lowers import seen as visible
 from layers.unpack import unpack
 from layers.view import View
 
@@ -92,6 +93,20 @@ def test_an_opaque_folder_shows_its_own_layer_only() -> None:
 
     assert names(view) == ["d", "d/new"]
     assert view.lookup("d") == folder("d", 0o700)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param([file("new"), file(".wh..wh..opq", 0)], id="marked itself"),
+        pytest.param([symlink("up", "/"), file("up/.wh..wh..opq", 0), file("new")], id="through a symlink"),
+    ],
+)
+def test_an_opaque_root_shows_its_own_layer_and_those_above(layer: list[Entry]) -> None:
+    view = view_of([folder("", 0o700), folder("d"), file("d/old")], layer, [file("d/above")])
+
+    assert [name for name in names(view) if name != "up"] == ["d", "d/above", "new"]
+    assert view.lookup("") == folder("", 0o700)
 
 
 def test_a_file_over_a_folder_hides_what_was_in_it_for_good() -> None:
@@ -219,6 +234,8 @@ class Model:
             self.tree.pop(path, None)
         for path in index.opaque:
             self._drop_below(path)
+            if not path:
+                self.tree.clear()
         for path in sorted(index.folders):
             if path and (path not in self.tree or self.tree[path].kind is not Kind.DIRECTORY):
                 self.tree[path] = Entry(path, Kind.DIRECTORY, 0o755)
@@ -299,7 +316,7 @@ def test_a_view_is_what_the_kernel_shows_of_the_unpacked_layers(
 
     merged = root / "merged"
     merged.mkdir()
-    with mounted("overlay", merged, "userxattr,lowerdir=" + ":".join(reversed(trees))):
+    with mounted("overlay", merged, "userxattr,lowerdir=" + ":".join(reversed([trees[0], *visible(trees[1:])]))):
         seen = walk(on_disk(str(merged)))
 
     assert seen == walk(everything(View(indexes)))
