@@ -14,14 +14,16 @@ CONTEXT = str(CHECKOUT)
 def test_the_context_has_all_packages_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    packages = {package.replace(".", "/") for package in settings["tool"]["setuptools"]["packages"]}
+    setuptools = settings["tool"]["setuptools"]
+    packages = {package.replace(".", "/") for package in setuptools["packages"]}
+    needed = {*setuptools["script-files"], "README.md", "pyproject.toml"}
 
     built = Bench(tmp_path).build(CONTEXT, dockerfile=str(tmp_path / "Dockerfile"))
 
     modules = {path for path in built.contents if path.endswith(".py")}
     assert {path.rpartition("/")[0] for path in modules} == packages
     assert {f"{package}/__init__.py" for package in packages} <= modules
-    assert built.contents.keys() - modules <= {"LICENSE", "README.md", "pyproject.toml", "builder/py.typed"}
+    assert needed <= built.contents.keys() - modules <= {*needed, "LICENSE", "builder/py.typed"}
 
 
 @pytest.mark.kernel
