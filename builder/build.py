@@ -211,7 +211,7 @@ def _make(
                 image_names, times = all_names(full_names(options.tags), options.outputs), (started, clocks.created())
                 told = gather(plans, target.index, options, image_names, source.data, remotes, times)
                 draft = replace(draft, evidence=told)
-            supply.bring(layers_read(draft, options.outputs))
+            supply.bring(layers_read(draft, options.outputs, store))
             supply.check(draft.layers)
             drafts.append(draft)
         images.keep()
@@ -245,6 +245,7 @@ def _make(
         options.limits,
         options.step_timeout,
         epoch,
+        options.compression,
         use_cache=options.use_cache,
         keep_records=options.keep_records,
     )

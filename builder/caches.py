@@ -41,3 +41,8 @@ class CacheTarget:
     compression: Compression | None = None
     """Of all layers that go there; None: as they are stored."""
     level: int | None = None
+
+    @property
+    def direct(self) -> Compression:
+        """How a step may write a layer for this to take it as it is."""
+        return self.compression if self.compression and self.level is None else Compression.GZIP

@@ -25,6 +25,7 @@ from builder.steps.step import Run, Step
 from builder.supply import LostLayersError, Supply
 from cache.answers import Answers
 from cache.store import Store
+from layers.compress import Compression
 from layers.data import dataclass
 from layers.keeper import Keeper
 
@@ -55,6 +56,8 @@ class Work:
     step_timeout: float | None
     """Seconds that a RUN may take."""
     epoch: int | None
+    compression: Compression
+    """Of the layers that are made."""
     use_cache: bool
     keep_records: bool
 
@@ -144,7 +147,9 @@ def _may_run(graph: Graph) -> bool:
 
 
 def _solve(plans: Plans, work: Work, backend: Backend | None, bounds: Bounds | None) -> dict[int, StagePlan]:
-    executor = Executor(work.store, backend, work.report, work.now_ns, work.credentials, work.epoch, bounds)
+    executor = Executor(
+        work.store, backend, work.report, work.now_ns, work.credentials, work.epoch, bounds, work.compression
+    )
     keeper = Keeper(work.store.layout)
     try:
         work.remotes.check_cancelled = work.supply.check_cancelled = executor.check_cancelled

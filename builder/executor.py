@@ -26,6 +26,7 @@ from builder.steps.workdir import directory_changes
 from cache.store import Store
 from layers.accounts import Accounts
 from layers.blob import BlobWriter
+from layers.compress import Compression
 from layers.data import dataclass, replace
 from layers.entry import Change
 from layers.index import LayerIndex
@@ -59,10 +60,12 @@ class Executor:
         credentials: Credentials,
         epoch: int | None = None,
         bounds: Bounds | None = None,
+        compression: Compression = Compression.GZIP,
     ) -> None:
         """`backend` must have been entered; None will do for a build without RUN."""
         self._epoch = epoch
         self._bounds = bounds or Bounds(Limits(), None)
+        self._compression = compression
         self._store = store
         self._opener = Opener(store, credentials, report.warn)
         self._backend = backend
@@ -189,7 +192,7 @@ class Executor:
     def _write(self, changes: Iterator[Change]) -> "Made":
         blob = self._store.layout.writer()
         with blob.removed_on_error():
-            layer, index = fill_layer(changes, blob)
+            layer, index = fill_layer(changes, blob, compression=self._compression)
         self._store.learn_index(layer.diff_id, index)
         return Made(layer, index, blob)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from builder.caches import CachePlace, CacheTarget
+from builder.caches import CachePlace, CacheTarget, Kind
 from builder.credentials import Credentials
 from builder.export.output import FILE_SYSTEMS, Output, Packing
 from builder.sandbox.process import Limits
 from builder.steps.step import RunSettings
+from layers.compress import Compression
 from layers.data import dataclass, field
 from layers.oci import Platform
 from layers.registry.settings import RegistrySettings
@@ -81,6 +82,13 @@ class BuildOptions:
         """How the image is put together, for each place where it goes."""
         packings = tuple(output.packing for output in self.outputs if output.form not in FILE_SYSTEMS)
         return packings if self.outputs else (self.packing,)
+
+    @property
+    def compression(self) -> Compression:
+        """How new layers are written: as all who take them want them, else by gzip, from which other forms are made."""
+        wanted = {packing.direct for packing in self.packings}
+        wanted |= {target.direct for target in self.cache_to if target.place.kind is not Kind.INLINE}
+        return wanted.pop() if len(wanted) == 1 else Compression.GZIP
 
     @property
     def attests(self) -> bool:

@@ -13,6 +13,7 @@ from cache.shared.facts import Facts
 from cache.shared.folder import FolderShelf
 from cache.shared.shelf import Shelf
 from cache.store import Store
+from layers.compress import Compression
 from layers.data import replace
 from layers.digest import Digest
 from layers.errors import ImageError, PybuildError
@@ -96,16 +97,16 @@ class Sharing:
             self._report.output(job, f"{count} of {len(facts.records)} steps were new there\n".encode())
 
     def _compressed(self, target: CacheTarget, facts: Facts, progress: Callable[[Descriptor, int], None]) -> Facts:
-        """The same with layers in the compression that the target wants."""
-        if target.compression is None:
-            return facts
-        from cache import packs  # few want another one
+        """The same with layers in the compression that the target wants, if it wants one."""
+        from cache import packs  # nothing of it before there is something to fill
 
-        records = {}
+        records = dict(facts.records)
         for key, record in facts.records.items():
-            self._store.bring([record.layer])
-            layer = packs.packed(record.layer, target.compression, target.level, self._store, progress)
-            records[key] = replace(record, layer=layer)
+            if target.compression or packs.is_direct(record.layer, self._store):
+                self._store.bring([record.layer])
+                compression = target.compression or Compression.GZIP
+                layer = packs.packed(record.layer, compression, target.level, self._store, progress)
+                records[key] = replace(record, layer=layer)
         return replace(facts, records=records)
 
     def _open_sources(self) -> tuple[SharedCache, ...]:

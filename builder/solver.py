@@ -27,6 +27,7 @@ from builder.steps.step import Action, Copy, FromStage, Run, Step, origins_of
 from cache.answers import Answers
 from cache.records import Record
 from cache.store import Store
+from layers.compress import Compression
 from layers.digest import Digest, canonical_json
 from layers.keeper import Keeper
 from layers.layer import Layer
@@ -195,6 +196,10 @@ class Solver:
     def _keep(self, made: Made, record: Record, stage: int) -> None:
         """Keep what else is known of a layer, which is on disk now."""
         self._store.keep_index(made.layer.diff_id, made.index)
+        if Compression.of(made.layer.descriptor.media_type) is not Compression.GZIP:
+            from cache import packs  # few outputs want another one
+
+            packs.keep_direct(made.layer, self._store)
         self._answers.add(record, stage, keep=self._keep_records)
 
 

@@ -40,13 +40,33 @@ def packed(layer: Layer, compression: Compression, level: int | None, store: Sto
         return _stargz(layer, level, store, progress)
     if level is None and Compression.of(layer.descriptor.media_type) is compression:
         return layer
-    key = Digest.of(canonical_json({"pack": layer.diff_id, "compression": compression, "level": level}))
+    key = _form(layer, compression, level)
     with store.lock(key):
         found = _known_blob(key, compression, store)
         if found is None:
             found = _pack(layer, compression, level, store, progress)
             store.records.add_content(key, found.digest)
     return replace(layer, descriptor=found)
+
+
+def keep_direct(layer: Layer, store: Store) -> None:
+    """Remember of a layer that a step wrote it as the outputs of its build want it, and not by gzip.
+
+    That saves them a form. It is none that others get who have not asked for it.
+    """
+    store.records.add_content(_form(layer, Compression.of(layer.descriptor.media_type)), layer.descriptor.digest)
+
+
+def is_direct(layer: Layer, store: Store) -> bool:
+    """Whether a layer is stored in such a form: for those who do not say what they want, it is gzip all the same."""
+    compression = Compression.of(layer.descriptor.media_type)
+    known = store.records.find_content(_form(layer, compression)) if compression is not Compression.GZIP else None
+    return known == layer.descriptor.digest
+
+
+def _form(layer: Layer, compression: Compression | None, level: int | None = None) -> Digest:
+    """What a form of a layer is found by."""
+    return Digest.of(canonical_json({"pack": layer.diff_id, "compression": compression, "level": level}))
 
 
 def squash(below: Sequence[Layer], layers: Sequence[Layer], store: Store, progress: Progress) -> Layer:
@@ -77,7 +97,7 @@ def _stargz(layer: Layer, level: int | None, store: Store, progress: Progress) -
     """The layer as eStargz; what is kept of it beside the blob is a document with its diff_id and annotations."""
     if TOC_DIGEST in layer.descriptor.annotations and level is None:
         return layer
-    key = Digest.of(canonical_json({"pack": layer.diff_id, "compression": Compression.ESTARGZ, "level": level}))
+    key = _form(layer, Compression.ESTARGZ, level)
     with store.lock(key):
         known = _known_layer(key, store)
         if known is not None:

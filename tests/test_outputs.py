@@ -270,6 +270,61 @@ def test_a_layer_is_compressed_once(project: Project, tmp_path: Path) -> None:
     assert result.steps["compressing 2 of 3 layers by zstd"] == "DONE"
 
 
+@pytest.fixture
+def copying(project_of: Callable[[str], Project]) -> Callable[[], Project]:
+    """Makes projects, with a store of their own each, whose one layer is larger than what is compressed at a time."""
+
+    def make() -> Project:
+        project = project_of(users.ROOT)
+        project.write(
+            {"Dockerfile": "FROM scratch\nCOPY large .\n", "large": b"".join(map(b"%d\n".__mod__, range(700_000)))}
+        )
+        return project
+
+    return make
+
+
+def layer_of(project: Project, kind: str) -> tuple[str, str]:
+    """Media type and digest of the layer that an output has; "" does not say which it wants."""
+    wanted = f",compression={kind}" if kind else ""
+    project.built("-o", f"type=oci,dest={project.place}/out{wanted}", SOURCE_DATE_EPOCH="1")
+    (layer,) = validate(project.place / "out").manifest["layers"]
+    return layer["mediaType"], layer["digest"]
+
+
+def test_a_layer_is_written_once_as_all_outputs_want_it(copying: Callable[[], Project]) -> None:
+    project = copying()
+
+    _, digest = layer_of(project, "zstd")
+
+    large = [path.name for path in (project.store / "blobs/sha256").iterdir() if path.stat().st_size > 100_000]
+    assert large == [digest.removeprefix("sha256:")]
+    assert layer_of(project, "zstd") == (ZSTD, digest)
+
+
+@pytest.mark.parametrize("first", ["gzip", "zstd"])
+def test_what_was_built_before_says_nothing_of_the_bytes_of_a_layer(copying: Callable[[], Project], first: str) -> None:
+    project = copying()
+    layer_of(project, first)
+
+    layers = {kind: layer_of(project, kind) for kind in ("gzip", "zstd", "")}
+
+    assert layers == {kind: layer_of(copying(), kind) for kind in layers}
+    assert layers[""] == layers["gzip"]
+
+
+def test_an_image_goes_into_the_store_with_gzip_if_nothing_else_is_said(copying: Callable[[], Project]) -> None:
+    project = copying()
+    layer_of(project, "zstd")
+
+    project.built()
+    kept = project.image().manifest["layers"]
+    project.built("-o", "type=image,compression=zstd")
+
+    assert [layer["mediaType"] for layer in kept] == [GZIP]
+    assert [layer["mediaType"] for layer in project.image().manifest["layers"]] == [ZSTD]
+
+
 def test_a_level_changes_the_bytes_and_nothing_else(output: Callable[[str], Path], project: Project) -> None:
     image = validate(output("type=oci,dest={},compression-level=9,force-compression=true"))
 

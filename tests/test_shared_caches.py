@@ -167,6 +167,20 @@ def test_a_build_that_fails_gives_what_succeeded(registry: DockerRegistry, here:
     assert there.build(project(there), "--cache-from", cache).cached == STEPS
 
 
+def layers_of(machine: Machine) -> list[dict[str, str]]:
+    """The layers of the one image that a machine's store has a name for."""
+    layout = machine.root / "images"
+    (image,) = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads((layout / "blobs" / image["digest"].replace(":", "/")).read_text())
+    layers: list[dict[str, str]] = manifest["layers"]
+    return layers
+
+
+def layer_forms(machine: Machine) -> set[str]:
+    """How they are compressed."""
+    return {layer["mediaType"].rpartition("+")[2] for layer in layers_of(machine)}
+
+
 def test_layers_of_a_cache_may_be_compressed_otherwise(registry: DockerRegistry, here: Machine, there: Machine) -> None:
     cache = f"type=registry,ref={registry.host}/zstd/cache"
     here.build(project(here), "--cache-to", f"{cache},mode=max,compression=zstd")
@@ -174,10 +188,22 @@ def test_layers_of_a_cache_may_be_compressed_otherwise(registry: DockerRegistry,
     said = there.build(project(there), "-t", "zstd", "--cache-from", cache)
 
     assert said.cached == STEPS
-    layout = there.root / "images"
-    manifest = next(iter(json.loads((layout / "index.json").read_text())["manifests"]))
-    layers = json.loads((layout / "blobs" / manifest["digest"].replace(":", "/")).read_text())["layers"]
-    assert {layer["mediaType"].rpartition("+")[2] for layer in layers} == {"zstd"}
+    assert layer_forms(there) == {"zstd"}
+
+
+def test_a_cache_gets_gzip_unless_it_wants_what_the_outputs_want(
+    registry: DockerRegistry, here: Machine, there: Machine
+) -> None:
+    cache = f"type=registry,ref={registry.host}/output/cache"
+    output = f"--output=type=oci,dest={here.root}.tar,compression=zstd"
+    here.build(project(here), output)
+
+    here.build(project(here), output, "--cache-to", f"{cache},mode=max")
+    there.build(project(there), "-t", "output", "--cache-from", cache)
+
+    assert layer_forms(there) == {"gzip"}
+    blobs = [path.name for path in (here.root / "images/blobs/sha256").iterdir()]
+    assert {layer["digest"].removeprefix("sha256:") for layer in layers_of(there)} <= set(blobs)
 
 
 # --- what cannot be trusted

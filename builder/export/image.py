@@ -185,9 +185,9 @@ def _squashed_history(history: tuple[History, ...], kept: int) -> tuple[History,
 
 def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) -> Draft:
     """The draft with its new layers, or with `force` all, in the compression that is wanted."""
-    compression, level = packing.compression, packing.level
-    left = _to_compress(draft, packing)
-    if compression is None or not left:
+    compression, level = packing.compression or Compression.GZIP, packing.level
+    left = _to_compress(draft, packing, store)
+    if not left:
         return draft
     from cache import packs  # not many want it
 
@@ -201,24 +201,32 @@ def _compressed(draft: Draft, packing: Packing, store: Store, report: Report) ->
     return Draft(config, tuple(layers), draft.base, facts=facts)
 
 
-def _to_compress(draft: Draft, packing: Packing) -> list[int]:
-    """Which layers are not in the compression that is wanted."""
-    return [
-        number
-        for number, layer in enumerate(draft.layers)
-        if packing.compression is not None
-        and (packing.force or number >= draft.base)
-        and (packing.level is not None or Compression.of(layer.descriptor.media_type) is not packing.compression)
-    ]
+def _to_compress(draft: Draft, packing: Packing, store: Store) -> list[int]:
+    """Which layers are not in the compression that is wanted; of an image that is there, each is as it should be."""
+    if packing.compression is None and draft.image is not None:
+        return []
+    first = 0 if packing.force else draft.base
+    return [n for n, layer in enumerate(draft.layers) if n >= first and not _is_as_wanted(layer, packing, store)]
 
 
-def layers_to_pack(draft: Draft, packing: Packing) -> tuple[Layer, ...]:
+def _is_as_wanted(layer: Layer, packing: Packing, store: Store) -> bool:
+    compression = Compression.of(layer.descriptor.media_type)
+    if packing.compression is not None:
+        return packing.level is None and compression is packing.compression
+    if compression is Compression.GZIP:
+        return True
+    from cache import packs  # few layers are anything else
+
+    return not packs.is_direct(layer, store)
+
+
+def layers_to_pack(draft: Draft, packing: Packing, store: Store) -> tuple[Layer, ...]:
     """The layers whose bytes are needed to put an image together, which a push alone does not read."""
     if packing.attestations.sbom:  # which tells what is in each
         return draft.layers
     if packing.squash is not Squash.NONE:
         return draft.layers if packing.squash is Squash.ALL else draft.layers[draft.base :]
-    return tuple(draft.layers[number] for number in _to_compress(draft, packing))
+    return tuple(draft.layers[number] for number in _to_compress(draft, packing, store))
 
 
 def _progress(report: Report, job: Job) -> Callable[[Descriptor, int], None]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from layers.compress import Compression
+from layers.compress import STREAMS, Compression
 from layers.data import dataclass, field, replace
 from layers.oci import Platform
 
@@ -125,6 +125,12 @@ class Packing:
     index: bool = False
     """An index even around a single image."""
     attestations: Attestations = field(default_factory=Attestations)
+
+    @property
+    def direct(self) -> Compression:
+        """How a step may write a layer for this to take it as it is; gzip if it takes none so."""
+        as_it_is = self.compression in STREAMS and self.level is None and self.squash is Squash.NONE
+        return self.compression if self.compression and as_it_is else Compression.GZIP
 
 
 @dataclass(frozen=True, slots=True)
