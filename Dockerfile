@@ -9,12 +9,15 @@ ARG BASE=python:3-slim
 
 FROM $BASE AS packages
 
-# With all its packages, an environment of its own: their names are plain (`builder`, `layers`, `cache`).
+# With all its packages, an environment of its own: their names are plain (`builder`, `layers`, `cache`). Modules are
+# compiled without the times of their sources, so that they are the same each time.
 RUN --mount=type=bind,target=/context \
     --mount=type=cache,target=/root/.cache \
     cp -r /context /tmp/pybuild \
     && python3 -m venv /opt/pybuild \
-    && /opt/pybuild/bin/pip install /tmp/pybuild \
+    && /opt/pybuild/bin/pip install --no-compile /tmp/pybuild \
+    && /opt/pybuild/bin/pip uninstall -y pip setuptools \
+    && /opt/pybuild/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/pybuild/lib \
     && rm -r /tmp/pybuild
 
 

@@ -34,12 +34,12 @@ class Daemon:
     """A Docker daemon, with the image of the containers in it."""
 
     def __init__(self, address: str, cache: Path) -> None:
-        self._command = ("docker", "--host", address)
+        self.command = ("docker", "--host", address)
         self._cache = cache
 
     def docker(self, *arguments: str) -> str:
         """What the client prints; it has to succeed."""
-        return containers.tool(*self._command, *arguments).strip()
+        return containers.tool(*self.command, *arguments).strip()
 
     def prepare(self) -> None:
         """Import the image of Debian and Python, and install what pybuild needs beside it."""
@@ -73,7 +73,7 @@ class Daemon:
             options += ["-v", f"{folder}:/home"]
         self.docker("run", "--detach", *options, IMAGE, "sleep", "infinity")
         try:
-            yield Container(environment, name, self._command)
+            yield Container(environment, name, self.command)
         finally:
             self.docker("rm", "--force", "--volumes", name)
 

@@ -40,11 +40,12 @@ class Environment:
 
 _UNCONFINED = ("--security-opt=seccomp=unconfined",)
 
+DEFAULT_CONTAINER = Environment("E4", "root in a default `docker run`", "0:0", (), own_disk=True)
 ENVIRONMENTS = (
     Environment("E1", "root"),
     Environment("E2", "a user with subordinate ids", users.RANGES),
     Environment("E3", "a user with a single id", users.SINGLE),
-    Environment("E4", "root in a default `docker run`", "0:0", (), own_disk=True),
+    DEFAULT_CONTAINER,
     Environment(
         "E5",
         "a user in a container without any capability",

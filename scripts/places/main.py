@@ -4,6 +4,7 @@
     scripts/environments --only E2 E4 --case owners   some; a cell takes a minute or less
     scripts/environments --reuse --only E2            compared with what root made the last time
     scripts/environments --overhead                   instead, how long a RUN takes beyond its command
+    scripts/environments --itself                     instead, pybuild's own image, by itself in a default container
 
 Run as root, on Debian or Ubuntu. It uses the Docker daemon of DOCKER_HOST, or starts one without a bridge and stops it
 again; into that daemon it imports an image of Debian and Python, `pybuild-environments`. On the machine it adds the
@@ -25,8 +26,9 @@ import users
 from cases import BASE, CASES, EPOCH, Case
 from compare import Difference, Exemption, differences, read_exemptions
 from daemon import Daemon, daemon
-from environments import ENVIRONMENTS, REFERENCE, Environment, Place
+from environments import DEFAULT_CONTAINER, ENVIRONMENTS, REFERENCE, Environment, Place
 from hosts import Host
+from itself import build_itself
 from overhead import measure, write_contexts
 from reading import read_archive
 
@@ -64,9 +66,10 @@ def main() -> int:
         chosen.insert(0, REFERENCE)
     if given.overhead:
         return _overheads(chosen, given.work)
+    if given.itself:
+        return _itself(given.work)
     exemptions = read_exemptions(users.CHECKOUT / "testdata/environments/exemptions.toml")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "scripts/base_image.py", BASE], cwd=users.CHECKOUT, check=True)
+    _make_base()
     cells = []
     for place, case in ((place, case) for place in _places(chosen, given.work) for case in cases):
         cell = _cell(place, case, exemptions)
@@ -86,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reuse", action="store_true", help="compare with what is in .cache/environments/E1")
     parser.add_argument("--work", default="/var/tmp", metavar="DIR", help="for stores: /var/tmp; memory is faster")
     parser.add_argument("--overhead", action="store_true", help="measure the steps' overhead, and compare nothing")
+    parser.add_argument("--itself", action="store_true", help="build pybuild's own image where kaniko is used, twice")
     return parser.parse_args()
 
 
@@ -99,17 +103,43 @@ def _overheads(chosen: Sequence[Environment], work: str) -> int:
     return 0
 
 
+def _itself(work: str) -> int:
+    """Print how the image that pybuild's own image makes differs from it."""
+    _make_base()
+    with ExitStack() as stack:
+        docker = _docker(stack, work)
+        folder = stack.enter_context(users.place_of(users.ROOT, work))
+        place = _enter(DEFAULT_CONTAINER, docker, stack, work)
+        found = build_itself(place, docker, folder, _proxies())
+    print("".join(f"{difference}\n" for difference in found) or "the same image\n", end="")
+    return int(bool(found))
+
+
+def _make_base() -> None:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "scripts/base_image.py", BASE], cwd=users.CHECKOUT, check=True)
+
+
+def _proxies() -> dict[str, str]:
+    return {name: os.environ[name] for name in PROXIES if name in os.environ}
+
+
 def _places(chosen: Sequence[Environment], work: str) -> Iterator[Place]:
     """One environment after the other, each there until the next one is asked for."""
     with ExitStack() as stack:
         docker = None
         if any(environment.container is not None for environment in chosen):
-            folder = stack.enter_context(users.place_of(users.ROOT, work))
-            docker = stack.enter_context(daemon(folder, CACHE))
-            docker.prepare()
+            docker = _docker(stack, work)
         for environment in chosen:
             with ExitStack() as inner:
                 yield _enter(environment, docker, inner, work)
+
+
+def _docker(stack: ExitStack, work: str) -> Daemon:
+    """A daemon that can make the containers."""
+    docker = stack.enter_context(daemon(stack.enter_context(users.place_of(users.ROOT, work)), CACHE))
+    docker.prepare()
+    return docker
 
 
 def _enter(environment: Environment, docker: Daemon | None, stack: ExitStack, work: str) -> Place:
@@ -126,7 +156,7 @@ def _cell(place: Place, case: Case, exemptions: Sequence[Exemption]) -> Cell:
     environment = place.environment
     archive = CACHE / environment.name / f"{case.name}.tar"
     archive.parent.mkdir(exist_ok=True)
-    proxies = {name: os.environ[name] for name in PROXIES if name in os.environ}
+    proxies = _proxies()
     variables = {"SOURCE_DATE_EPOCH": EPOCH, **case.variables, **proxies}
     program = case.program(f"{place.folder}/store", *proxies)
     started = time.monotonic()
