@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from builder.arguments import SYNTAX
 from builder.caches import Kind
-from builder.checks.ruleset import find_all, refuse, unknown_names
+from builder.checks.ruleset import find_all, find_in_beginning, refuse, unknown_names
 from builder.checks.settings import Settings, read_settings
 from builder.context.named import NamedContexts
 from builder.context.remote import Remotes
 from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
 from builder.dockerfile.instructions import Dockerfile
-from builder.dockerfile.parser import parse
+from builder.dockerfile.parser import parse_beginning
+from builder.dockerfile.reader import Source
 from builder.elsewhere import Elsewhere
 from builder.epoch import SECOND, with_epoch
 from builder.errors import Location
@@ -41,6 +42,7 @@ from builder.planner import StagePlan, plan
 from builder.receipt import answered, events_of, is_repeatable, look_back, with_image
 from builder.report import Report
 from builder.supply import Supply
+from builder.survey import Survey
 from cache.answers import Answers
 from cache.receipts import Receipt
 from cache.store import Store
@@ -179,7 +181,7 @@ def _make(
     started = clocks.created()
     source = contexts.dockerfile()
     refuse_foreign(source, options.build_args.get(SYNTAX, ""))
-    dockerfile = parse(source)
+    dockerfile = _parsed(source, options, report)
     images = Images(store, named, options.registries, report, supply, pull=options.pull)
     stack.callback(images.close)
     warnings: list[Warned] = []
@@ -252,6 +254,19 @@ def _make(
     drafts, plans = complete(plans, work, finish)
     contexts.save()
     return made(drafts, plans)
+
+
+def _parsed(source: Source, options: BuildOptions, report: Report) -> Dockerfile:
+    """The whole Dockerfile; where it cannot be read, it is said what checks find above that."""
+    beginning, error = parse_beginning(source)
+    if beginning is not None and error is None:
+        return beginning
+    assert error is not None
+    if beginning is not None:
+        survey = Survey(beginning, {}, 0, options.targets[0], options.build_args, {}, {})
+        for finding in find_in_beginning(survey, read_settings(source.directives.check, options.build_args)):
+            report.warn(finding.detail, finding.location, finding.rule.name)
+    raise error
 
 
 def _graph(

@@ -196,6 +196,16 @@ def test_a_build_warns_also_where_it_fails(tmp_path: Path) -> None:
     assert " 1 warning found (use --check to expand):\n - LegacyKeyValueFormat: " in told.err
 
 
+def test_a_build_warns_of_what_stands_above_an_instruction_that_is_none(tmp_path: Path) -> None:
+    told = tell(tmp_path, "FROM scratch AS A\nMAINTAINER me\nENV B 1\nENW A=1\n", "--progress=plain")
+
+    assert told.status == 3
+    assert [line.partition(":")[0] for line in told.err.splitlines() if line.startswith(" - ")] == [
+        " - StageNameCasing",
+        " - MaintainerDeprecated",
+    ]
+
+
 def test_a_terminal_shows_what_checks_found_below_the_list() -> None:
     board = Board()
     board.apply(Warned("one", rule="A"))

@@ -202,7 +202,11 @@ def test_a_target_is_checked_with_what_it_needs_and_nothing_else() -> None:
         ("*.md", "*.md", True),
         ("a", "ab", False),
         ("a\n!a/b", "a", False),
-        ("*", ".", False),
+        ("d\n!*/b", "d", False),
+        (".*", ".", False),
+        ("*", "./", True),
+        ("**/*", "/", True),
+        ("*\n!a", ".", False),
     ],
 )
 def test_a_source_is_ignored_if_the_file_says_so_without_exception(ignore: str, source: str, is_found: bool) -> None:  # noqa: FBT001 - a column of the table
@@ -238,6 +242,22 @@ def test_an_experimental_rule_applies_where_it_is_named_whatever_is_skipped() ->
 
     assert told(text) == []
     assert told(f"# check=skip=all;experimental=all\n{text}") == ["InvalidDefinitionDescription:3"]
+
+
+def test_a_comment_above_an_instruction_skips_checks_of_it_alone() -> None:
+    text = "FROM scratch\n# check=skip={} // it is meant so\nENV PASSWORD 1\nENV TOKEN 2"
+    next_line = ["LegacyKeyValueFormat:4", "SecretsUsedInArgOrEnv:4"]
+
+    assert told(text.format("SecretsUsedInArgOrEnv")) == ["LegacyKeyValueFormat:3", *next_line]
+    assert told(text.format("SecretsUsedInArgOrEnv,LegacyKeyValueFormat")) == next_line
+    assert told(text.format("all")) == next_line
+    assert len(told(text.format("all;nonsense=1"))) == 4
+
+
+def test_a_comment_above_an_instruction_can_choose_an_experimental_rule() -> None:
+    text = "FROM scratch\n# check=experimental=all\n# What it is\nARG a\n# What it is\nARG b"
+
+    assert told(text) == ["InvalidDefinitionDescription:4"]
 
 
 def test_a_comment_that_an_empty_line_sets_apart_is_no_description() -> None:

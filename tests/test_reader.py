@@ -73,7 +73,7 @@ def test_an_empty_line_does_not_end_a_continuation_and_leaves_a_note() -> None:
 
     assert [statement.text for statement in read_source.statements] == ["a   b   c"]
     assert {note.rule for note in read_source.notes} == {"NoEmptyContinuation"}
-    assert [(note.location.first, note.location.last) for note in read_source.notes] == [(2, 4), (6, 6)]
+    assert [(note.location.first, note.location.last) for note in read_source.notes] == [(7, 7)]
 
 
 def test_a_continuation_at_the_end_of_the_file_loses_nothing() -> None:

@@ -13,8 +13,7 @@ from builder.context.named import NamedContexts
 from builder.context.remote import Remotes
 from builder.context.sources import Contexts
 from builder.dockerfile.frontend import refuse_foreign
-from builder.dockerfile.instructions import Dockerfile
-from builder.dockerfile.parser import parse
+from builder.dockerfile.parser import parse, parse_beginning
 from builder.dockerfile.reader import Source
 from builder.dockerfile.suggest import closest
 from builder.errors import DockerfileError, UsageError
@@ -26,7 +25,6 @@ from builder.report import Report
 from builder.supply import Supply
 from cache.store import Store
 from layers.data import dataclass, replace
-from layers.errors import PybuildError
 
 BUILD = "build"
 _METHODS = {"build": "build", "check": "check", "lint": "check", "outline": "outline", "targets": "targets"}
@@ -93,7 +91,7 @@ def answer(call: Call, options: BuildOptions, listener: Listener, clocks: Clocks
 
 def _check(source: Source, options: BuildOptions, surroundings: Surroundings, contexts: Contexts) -> Checked:
     """Check the target with what it needs, or without a target all stages, and as far as errors let one see."""
-    dockerfile, syntax_error = _parse_what_can_be(source)
+    dockerfile, syntax_error = parse_beginning(source)
     if dockerfile is None:
         return Checked(source, (), syntax_error)
     settings = read_settings(source.directives.check, options.build_args)
@@ -106,19 +104,6 @@ def _check(source: Source, options: BuildOptions, surroundings: Surroundings, co
     except DockerfileError as refusal:
         error = error or refusal
     return Checked(source, findings, syntax_error or error)
-
-
-def _parse_what_can_be(source: Source) -> tuple[Dockerfile | None, PybuildError | None]:
-    """The Dockerfile up to the first statement that is wrong, if there is a stage before it; and what is wrong."""
-    try:
-        return parse(source), None
-    except DockerfileError as error:
-        before = error.location.first if error.location else 0
-        statements = tuple(statement for statement in source.statements if statement.location.first < before)
-        try:
-            return parse(replace(source, statements=statements)) if statements else None, error
-        except DockerfileError:
-            return None, error
 
 
 def _surroundings(

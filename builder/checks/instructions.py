@@ -83,7 +83,7 @@ def copy_ignored_file(subject: Subject) -> Findings:
             for source in part.sources:
                 path = posixpath.normpath("/" + "".join(reading.words.get(source, (source,)))).lstrip("/")
                 if not _is_remote(part, source) and subject.is_ignored(path):
-                    yield at(part, source), f'{_keyword(part)} of "{path}", which .dockerignore excludes'
+                    yield at(part, source), f'{_keyword(part)} of "{path or source}", which .dockerignore excludes'
 
 
 def expose_proto_casing(subject: Subject) -> Findings:

@@ -70,14 +70,38 @@ RULES = (
 """By name."""
 
 
+_OF_STATEMENTS = frozenset(
+    (
+        "FromAsCasing",
+        "InvalidDefinitionDescription",
+        "MaintainerDeprecated",
+        "NoEmptyContinuation",
+        "StageNameCasing",
+    )
+)
+"""Rules that need to know nothing of the rest of the file, and nothing of images."""
+
+
+def find_in_beginning(beginning: Survey, settings: Settings) -> tuple[Finding, ...]:
+    """What is found in a file that cannot be read to its end."""
+    found = find_all(beginning, settings, lambda path: False)
+    return tuple(finding for finding in found if finding.rule.name in _OF_STATEMENTS)
+
+
 def find_all(survey: Survey, settings: Settings, is_ignored: Callable[[str], bool]) -> tuple[Finding, ...]:
-    """What the rules that apply find, in the order of the file."""
+    """What the rules that apply find, in the order of the file; comments above an instruction may say more of it."""
     subject = Subject(survey, is_ignored)
+    instructions = {
+        statement.location.first: settings.with_comments(statement.comments)
+        for statement in survey.dockerfile.source.statements
+        if statement.comments
+    }
     findings = [
         Finding(rule, location, detail)
         for rule in RULES
-        if settings.applies(rule)
+        if any(some.applies(rule) for some in (settings, *instructions.values()))
         for location, detail in rule.find(subject)
+        if instructions.get(location.first, settings).applies(rule)
     ]
     return tuple(sorted(findings, key=lambda finding: finding.location.first))
 

@@ -1,10 +1,10 @@
 """`# check=skip=RULE,RULE;error=true`: which rules apply, and whether what they find ends the build."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from builder.arguments import CHECK
 from builder.checks.rule import Rule
-from builder.dockerfile.directives import Directive
+from builder.dockerfile.directives import Directive, directive_of
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import BLANKS, quoted
 from builder.errors import DockerfileError, located
@@ -37,6 +37,21 @@ class Settings:
         if rule.experimental:
             return not self.experimental.isdisjoint({ALL, rule.name})
         return self.skip.isdisjoint({ALL, rule.name})
+
+    def with_comments(self, comments: Iterable[str]) -> "Settings":
+        """Those of one instruction: the first comment above it that reads `check=...` adds to what the file says.
+
+        Behind a blank it may say why. One that is not to be read is a comment like any other.
+        """
+        for comment in comments:
+            key, value = directive_of("#" + comment) or ("", "")
+            if key == "check":
+                try:
+                    own = _parse(value.partition(" ")[0])
+                except DockerfileError:
+                    return self
+                return replace(self, skip=self.skip | own.skip, experimental=self.experimental | own.experimental)
+        return self
 
 
 def read_settings(directive: Directive | None, build_args: Mapping[str, str]) -> Settings:

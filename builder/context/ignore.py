@@ -16,6 +16,7 @@ from layers.digest import Digest
 
 FILE_NAME = ".dockerignore"
 _SPECIAL = frozenset("*?[\\")
+_EVERYTHING = frozenset(("*", "**", "**/*"))
 
 
 class Verdict(IntEnum):
@@ -124,13 +125,13 @@ class Judge:
                     location=file.location(rule.line),
                 ) from error
         self._returns = tuple(_plain_beginning(rule.text[1:]) for rule in rules if rule.text.startswith("!"))
-        self._said: dict[str, tuple[int, bool]] = {"": (0, False)}
+        self._said: dict[str, tuple[int, bool]] = {"": (0, any(rule.text in _EVERYTHING for rule in rules))}
 
     def judge(self, path: str) -> Verdict:
-        """The verdict on a path below the root."""
+        """The verdict on a path; on the root, which is "", whether it is left empty."""
         if not self._said_of(path)[1]:
             return Verdict.INCLUDED
-        below = path + "/"
+        below = path + "/" if path else ""
         if any(start.startswith(below) or below.startswith(start) for start in self._returns):
             return Verdict.EXCLUDED_ALONE
         return Verdict.EXCLUDED
@@ -172,7 +173,7 @@ class Ignored:
         self._judge = None if known else Judge(file)
 
     def verdict(self, path: str) -> int:
-        """The verdict on a path below the root."""
+        """The verdict on a path."""
         verdict = self.verdicts.get(path)
         if verdict is None:
             if self._judge is None:

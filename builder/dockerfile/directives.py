@@ -38,7 +38,7 @@ def read_directives(lines: tuple[str, ...], name: str) -> Directives:
     shebang = bool(lines) and lines[0].startswith("#!")
     number = int(shebang)
     for line in lines[number:]:
-        directive = _directive(line)
+        directive = directive_of(line)
         if directive is None:
             break
         number += 1
@@ -55,7 +55,8 @@ def read_directives(lines: tuple[str, ...], name: str) -> Directives:
     return Directives(found.get("syntax"), found.get("check"), escape, 0 if shebang else number)
 
 
-def _directive(line: str) -> tuple[str, str] | None:
+def directive_of(line: str) -> tuple[str, str] | None:
+    """Key and value of a comment that is a directive, or would be one at the top of the file."""
     line = line.lstrip(BLANKS)
     key, equals, value = line[1:].partition("=")
     key, value = key.strip(BLANKS).lower(), value.strip(BLANKS)

@@ -43,6 +43,19 @@ def parse(source: Source) -> Dockerfile:
     )
 
 
+def parse_beginning(source: Source) -> tuple[Dockerfile | None, DockerfileError | None]:
+    """The Dockerfile up to the first statement that is wrong, if there is a stage before it; and what is wrong."""
+    try:
+        return parse(source), None
+    except DockerfileError as error:
+        before = error.location.first if error.location else 0
+        statements = tuple(statement for statement in source.statements if statement.location.first < before)
+        try:
+            return parse(replace(source, statements=statements)) if statements else None, error
+        except DockerfileError:
+            return None, error
+
+
 def parse_trigger(text: str, location: Location) -> Instruction:
     """The instruction of an ONBUILD trigger as an image's configuration keeps it; errors stand at `location`."""
     try:

@@ -153,27 +153,24 @@ class _Outline:
             self.skeleton.append(_STATEMENT)
             return text
         parts = [text]
+        has_gap = False
         self.skeleton.append(_CONTINUED)
         while continued and len(self.skeleton) < len(self.lines):
             following = self.lines[len(self.skeleton)]
             self.skeleton.append(_COMMENT)
             bare = following.lstrip(BLANKS)
             if not bare:
-                self._note_empty_continuation()
+                has_gap = True
             elif not bare.startswith("#"):
                 text, continued = _without_continuation(following, self.directives.escape)
                 parts.append(text)
         # Where the file ends in a continuation, its last line is the last of the statement all the same.
         self.skeleton[-1] = _STATEMENT if self.skeleton[-1] is _CONTINUED else _LAST_LINE
+        if has_gap:
+            number = len(self.skeleton)  # BuildKit tells it at the last line, and once
+            location = Location(self.name, number, number, self.lines)
+            self.notes.append(Note("NoEmptyContinuation", "empty continuation line", location))
         return "".join(parts)
-
-    def _note_empty_continuation(self) -> None:
-        """One note for a gap, however long."""
-        number = first = len(self.skeleton)
-        if self.notes and self.notes[-1].location.last == number - 1:
-            first = self.notes.pop().location.first
-        location = Location(self.name, first, number, self.lines)
-        self.notes.append(Note("NoEmptyContinuation", "empty continuation line", location))
 
     def _with_body(self, heredoc: Heredoc, announced: Location) -> Heredoc:
         body: list[str] = []
