@@ -12,6 +12,7 @@ __all__ = [
     "ContextError",
     "DockerfileError",
     "Location",
+    "MalformedError",
     "SandboxError",
     "UsageError",
     "located",
@@ -28,6 +29,10 @@ class DockerfileError(PybuildError):
     """The Dockerfile is wrong, or uses what pybuild does not have."""
 
     exit_status = 3
+
+
+class MalformedError(DockerfileError):
+    """A statement is no statement, even if nobody will ever carry it out."""
 
 
 class ContextError(PybuildError):

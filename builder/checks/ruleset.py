@@ -84,7 +84,7 @@ _OF_STATEMENTS = frozenset(
 
 def find_in_beginning(beginning: Survey, settings: Settings) -> tuple[Finding, ...]:
     """What is found in a file that cannot be read to its end."""
-    found = find_all(beginning, settings, lambda path: False)
+    found = find_all(beginning, settings, is_ignored=lambda _: False)
     return tuple(finding for finding in found if finding.rule.name in _OF_STATEMENTS)
 
 

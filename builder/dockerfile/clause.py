@@ -6,7 +6,7 @@ from builder.dockerfile.instructions import ExecForm, ShellForm
 from builder.dockerfile.json_form import NotStringsError, json_words
 from builder.dockerfile.reader import Statement
 from builder.dockerfile.texts import words_of
-from builder.errors import DockerfileError, Location
+from builder.errors import DockerfileError, Location, MalformedError
 from layers.data import dataclass, replace
 
 
@@ -46,6 +46,10 @@ class Clause:
         """An error of this statement; `span` are the words of it that are wrong."""
         return DockerfileError(message, hint=hint, location=replace(self.location, span=span))
 
+    def malformed(self, message: str, *, hint: str = "", span: str = "") -> MalformedError:
+        """An error that counts in a trigger, too."""
+        return MalformedError(message, hint=hint, location=replace(self.location, span=span))
+
     def flags(self, **allowed: FlagKind) -> Flags:
         """The flags, of which these are allowed; their names are given with _ for -, and with a further _ at will."""
         try:
@@ -60,7 +64,7 @@ class Clause:
         try:
             words = json_words(self.text)
         except NotStringsError as error:
-            raise self.error(
+            raise self.malformed(
                 "when using JSON array syntax, arrays must be comprised of strings only", span=self.text
             ) from error
         if words and any("\0" in word for word in words):

@@ -5,7 +5,7 @@ A field that a flag fills is "" or () where the flag is not given.
 
 from builder.dockerfile.directives import Directives
 from builder.dockerfile.reader import Note, Source
-from builder.errors import Location
+from builder.errors import DockerfileError, Location
 from layers.data import dataclass
 
 
@@ -228,8 +228,8 @@ class OnBuild(Instruction):
 
     text: str
     """The trigger with the bodies of its here-documents, as the image's configuration keeps it."""
-    trigger: Instruction
-    """The same, parsed."""
+    fault: DockerfileError | None
+    """What whoever uses it will be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ def _pairs(clause: Clause) -> tuple[tuple[Pair, ...], bool]:
     if "=" not in words[0]:
         name, text = first_word(clause.text)
         if not text:
-            raise clause.error(
+            raise clause.malformed(
                 f"{clause.keyword} must have two arguments", hint=f"write {clause.keyword} {name}=VALUE", span=name
             )
         return (Pair(name, text),), True
@@ -57,7 +57,7 @@ def _pairs(clause: Clause) -> tuple[tuple[Pair, ...], bool]:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise clause.error(
+            raise clause.malformed(
                 f"can't find = in {quoted(word)}: it must be of the form name=value",
                 hint="quote a value that has blanks",
                 span=word,

@@ -8,7 +8,7 @@ from builder.dockerfile.instructions import Arg, Dockerfile, From, Instruction, 
 from builder.dockerfile.reader import Source, Statement, read
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.texts import first_word, quoted
-from builder.errors import DockerfileError, Location
+from builder.errors import DockerfileError, Location, MalformedError
 from layers.data import replace
 
 
@@ -85,18 +85,24 @@ def _onbuild(statement: Statement, escape: str) -> OnBuild:
     if not clause.text:
         raise clause.error("ONBUILD requires at least one argument", span=statement.keyword)
     keyword, rest = first_word(clause.text)
-    trigger = _trigger(replace(statement, keyword=keyword, text=rest, original=clause.text), escape)
-    text = parse_steps.with_bodies(clause.text, clause.heredocs)
-    return OnBuild(text=text, trigger=trigger, location=clause.location, original=clause.original)
+    fault = None
+    try:
+        _trigger(replace(statement, keyword=keyword, text=rest, original=clause.text), escape)
+    except MalformedError:
+        raise
+    except DockerfileError as error:  # as with BuildKit, it fails where it is used, and not here
+        fault = error
+    text = parse_steps.with_bodies(clause.text + statement.tail, clause.heredocs)
+    return OnBuild(text=text, fault=fault, location=clause.location, original=clause.original)
 
 
 def _trigger(statement: Statement, escape: str) -> Instruction:
     keyword = statement.keyword.upper()
     location = replace(statement.location, span=statement.keyword)
     if keyword == "ONBUILD":
-        raise DockerfileError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", location=location)
+        raise MalformedError("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", location=location)
     if keyword in {"FROM", "MAINTAINER"}:
-        raise DockerfileError(f"{keyword} isn't allowed as an ONBUILD trigger", location=location)
+        raise MalformedError(f"{keyword} isn't allowed as an ONBUILD trigger", location=location)
     return parse_statement(statement, escape)
 
 

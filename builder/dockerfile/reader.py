@@ -40,6 +40,8 @@ class Statement:
     heredocs: tuple[Heredoc, ...] = ()
     comments: tuple[str, ...] = ()
     """The comment lines above it, without their `#`; an empty comment line begins a new comment."""
+    tail: str = ""
+    """The blanks at its end, before any here-document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,9 @@ class _Outline:
 
     def _statement(self, line: str, comments: tuple[str, ...]) -> None:
         first = len(self.skeleton) + 1
-        original = self._joined(line).strip(BLANKS)
+        joined = self._joined(line)
+        original = joined.strip(BLANKS)
+        tail = joined[len(joined.rstrip(BLANKS)) :]
         location = Location(self.name, first, len(self.skeleton), self.lines)
         if "\0" in original:
             raise DockerfileError("a NUL byte in a statement", hint="is this a text file?", location=location)
@@ -144,7 +148,7 @@ class _Outline:
             raise
         heredocs = tuple(self._with_body(heredoc, location) for heredoc in announced)
         location = replace(location, last=len(self.skeleton))
-        self.drafts[first] = Statement(keyword, text, original, location, heredocs, comments)
+        self.drafts[first] = Statement(keyword, text, original, location, heredocs, comments, tail)
 
     def _joined(self, line: str) -> str:
         """The text of the statement that begins with `line`, its continuations joined with nothing in between."""

@@ -43,7 +43,10 @@ class _Evaluation:
                 self._copy(copy)
             case d.Workdir(path=path):
                 self._workdir(path)
-            case d.OnBuild(text=text):
+            case d.OnBuild(text=text, fault=fault):
+                if fault:
+                    warning = f"a trigger that ends the builds on this image: {fault.message}"
+                    self._scope.warn(warning, fault.location)
                 # No line of the history: that is BuildKit's way.
                 self._state.configure(on_build=(*self._state.config.config.on_build, text))
             case _:
@@ -95,6 +98,9 @@ class _Evaluation:
 
     def _env(self, pairs: tuple[d.Pair, ...]) -> None:
         expanded = self._pairs(pairs)
+        for pair, (name, _) in zip(pairs, expanded, strict=True):
+            if not name:
+                raise DockerfileError("a name is empty once its variables are expanded", span=pair.name)
         environment = self._state.config.config.environment | dict(expanded)
         self._state.configure(env=tuple(f"{name}={value}" for name, value in environment.items()))
         self._state.environment.update(expanded)
@@ -193,11 +199,7 @@ class _Evaluation:
 
     def _pairs(self, pairs: tuple[d.Pair, ...]) -> list[tuple[str, str]]:
         """All expanded with what was set before the line."""
-        expanded = [(self._state.word(pair.name), self._state.word(pair.text)) for pair in pairs]
-        for pair, (name, _) in zip(pairs, expanded, strict=True):
-            if not name:
-                raise DockerfileError("a name is empty once its variables are expanded", span=pair.name)
-        return expanded
+        return [(self._state.word(pair.name), self._state.word(pair.text)) for pair in pairs]
 
     def _note(self, created_by: str) -> None:
         """An instruction that changes the configuration alone."""
