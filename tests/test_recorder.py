@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import pytest
@@ -248,6 +248,13 @@ def test_names_lead_nowhere_out_of_the_step(inside: Inside, start: str) -> None:
     assert inside(SINGLE, body) == []
 
 
+@pytest.mark.kernel
+def test_no_call_fails_since_an_orphan_ends(inside: Inside) -> None:
+    script = "i=0; while test $i -lt 200; do hash -r; (true &); ls / > /dev/null || exit; i=$((i + 1)); done"
+
+    assert inside(SINGLE, lambda box: box.sh(script)) == ""
+
+
 # --- calls that no program of the image makes
 
 
@@ -283,6 +290,45 @@ def test_numbers_that_make_no_sense_are_refused(inside: Inside) -> None:
     assert inside(SINGLE, body) == [
         *(errno.EINVAL, errno.EINVAL, errno.EFAULT, errno.EFAULT, errno.EBADF, errno.EBADF, errno.EFAULT, errno.EINVAL)
     ]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("processor", "numbers", "mmap", "word"),
+    [
+        pytest.param(NATIVE, NUMBERS, "mmap", "Q", id="native"),
+        pytest.param(
+            *(I386, NUMBERS_32, "mmap2", "I"),
+            marks=pytest.mark.skipif(MACHINE != "x86_64", reason="other processors run no programs of i386"),
+            id="32 bits",
+        ),
+    ],
+)
+def test_a_handler_for_children_lets_calls_begin_again(
+    inside: Inside, processor: Processor, numbers: Mapping[str, int], mmap: str, word: str
+) -> None:
+    memory, handler, action = 0x10000000, 0x1234, numbers["rt_sigaction"]
+    readable, private, restart = 3, 0x32, 0x10000000
+
+    def handlers(box: Box) -> dict[str, tuple[int, ...]]:
+        """Handler and flags, as the kernel has them afterwards."""
+        found = {}
+        for signum in (signal.SIGCHLD, signal.SIGALRM):
+            calls = [
+                (numbers[mmap], memory, 0x1000, readable, private),
+                (action, signum, DATA, 0, 8),
+                (action, signum, 0, memory, 8),
+                (numbers["write"], 1, memory, struct.calcsize(f"={word}{word}")),
+            ]
+            data = struct.pack(f"={word}{word}", handler, 0) + bytes(32)
+            with open(f"{box.image}/bin/calls", "wb") as file:
+                file.write(program(processor, *calls, data=data))
+            os.chmod(f"{box.image}/bin/calls", 0o755)
+            output = os.fsencode(box.run("/bin/calls")[1])
+            found[signum.name] = struct.unpack(f"={word}{word}", output)
+        return found
+
+    assert inside(SINGLE, handlers) == {"SIGCHLD": (handler, restart), "SIGALRM": (handler, 0)}
 
 
 @pytest.mark.kernel

@@ -262,6 +262,7 @@ def errnos(
         os.chmod(f"{box.image}/bin/probe{number}", 0o755)
     script = "i=0; while test $i -lt $1; do probe$i; echo $?; i=$((i + 1)); done"
     _, output = box.run("sh", "-c", script, "sh", str(len(calls)), **rest)
+    assert output.replace("\n", "").isdigit(), output
     statuses = [int(line) for line in output.split()]
     return {name: 0 if status > 133 else status for name, status in zip(calls, statuses, strict=True)}
 

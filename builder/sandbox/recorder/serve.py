@@ -12,7 +12,7 @@ import struct
 import sys
 
 from builder.sandbox import syscalls
-from builder.sandbox.recorder import files, ids, looks, notes
+from builder.sandbox.recorder import files, ids, looks, notes, signals
 from builder.sandbox.recorder.call import Call, Handler
 from builder.sandbox.recorder.identity import Identity, Ids
 from builder.sandbox.recorder.listener import Listener, Notification
@@ -72,9 +72,9 @@ def _tables(machine: str, *, owners: bool) -> Tables:
 
 
 def _handlers(abi: Abi) -> dict[str, Handler]:
-    stats = looks.WIDE if _is_wide(abi) else looks.NARROW
+    sized = looks.WIDE | signals.WIDE if _is_wide(abi) else looks.NARROW | signals.NARROW
     return (
-        notes.HANDLERS | files.DEVICES | files.MAKERS | files.Ownership().handlers() | ids.HANDLERS | looks.BOTH | stats
+        notes.HANDLERS | files.DEVICES | files.MAKERS | files.Ownership().handlers() | ids.HANDLERS | looks.BOTH | sized
     )
 
 
