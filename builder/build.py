@@ -286,6 +286,7 @@ def _graph(
             network=options.network,
             allowed=options.allowed,
             run_settings=options.run_settings,
+            fresh=options.fresh_stages,
             names_platforms=len(options.targets) > 1,
         )
         return _checked(Evaluation(dockerfile, options.target, surroundings), settings, contexts, warn)

@@ -71,6 +71,8 @@ class Stage:
     steps: tuple[Step, ...]
     config: ImageConfig
     """As it is at the end; layers and history come from the steps."""
+    use_cache: bool = True
+    """Whether the cache may answer its steps, if it may answer any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Surroundings:
     allowed: frozenset[str] = frozenset()
     """What --allow names."""
     run_settings: RunSettings = field(default_factory=RunSettings)
+    fresh: frozenset[str] = frozenset()
+    """Names of stages that the cache does not answer, in lower case."""
     builds: bool = True
     """False if nothing will be built: then images are needed for what they say of themselves, and only as bases."""
     names_platforms: bool = False
@@ -374,7 +378,8 @@ class Evaluation:
             steps.append(replace(step, title=f"[{f'{label} {number}/{total}'.strip()}] {step.title}"))
         if isinstance(start, ImageStart):
             start = replace(start, title=f"[{f'{label} 1/{total}'.strip()}] {start.title}")
-        return Stage(index, start, tuple(steps), state.config)
+        use_cache = self._texts[index].name not in self._surroundings.fresh
+        return Stage(index, start, tuple(steps), state.config, use_cache)
 
     def _label(self, index: int) -> str:
         """What titles call a stage; as with BuildKit `linux/amd64->arm64` runs on the first and makes for the other."""
@@ -393,3 +398,8 @@ class Evaluation:
         unused = sorted(set(self._surroundings.build_args) - known)
         if unused:
             self._surroundings.warn(f"no ARG declares these build arguments: {', '.join(unused)}", None)
+        names = {stage.name for stage in self._texts}
+        for name in sorted(self._surroundings.fresh - names):
+            near = closest(name, names)
+            hint = f": did you mean {near}?" if near else ""
+            self._surroundings.warn(f"--no-cache-filter names no stage with {name!r}{hint}", None)

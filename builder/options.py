@@ -58,6 +58,8 @@ class BuildOptions:
     """Variables that the image does not have in the end, whoever set them."""
     unset_labels: tuple[str, ...] = ()
     use_cache: bool = True
+    fresh_stages: frozenset[str] = frozenset()
+    """Those that the cache does not answer, by their names in lower case."""
     cache_from: tuple[CachePlace, ...] = ()
     """Shared caches that are asked what this machine does not know, in this order."""
     cache_to: tuple[CacheTarget, ...] = ()

@@ -55,7 +55,9 @@ def plan(graph: Graph, origins: Origins, answers: Answers, *, use_cache: bool) -
             continue
         snapshot, done = start, 0
         for step in stage.steps:
-            after = _advance(step, stage.index, snapshot, plans, origins, answers, use_cache=use_cache)
+            after = _advance(
+                step, stage.index, snapshot, plans, origins, answers, use_cache=use_cache and stage.use_cache
+            )
             if after is None:
                 break
             snapshot, done = after, done + 1

@@ -28,7 +28,12 @@ def joined(graphs: Sequence[Graph]) -> Graph:
 def _meaning(stage: Stage, *, is_target: bool) -> tuple[object, ...]:
     """What a stage is, beside its number and its titles. Its configuration matters to the image that it becomes."""
     start = replace(stage.start, title="") if isinstance(stage.start, ImageStart) else stage.start
-    return (start, [replace(step, title="") for step in stage.steps], stage.config if is_target else None)
+    return (
+        start,
+        [replace(step, title="") for step in stage.steps],
+        stage.config if is_target else None,
+        stage.use_cache,
+    )
 
 
 def _renumbered(stage: Stage, numbers: Mapping[int, int]) -> Stage:

@@ -60,7 +60,7 @@ class Solver:
         self._keeper = keeper
         self._report = report
         self._now = now
-        self._use_cache = use_cache
+        self._cached = {stage.index for stage in graph.stages if use_cache and stage.use_cache}
         self._keep_records = keep_records
         self._ends: dict[int, Future[Snapshot]] = {}
         self._made: dict[tuple[Digest, Location], Record] = {}
@@ -156,7 +156,7 @@ class Solver:
         self, stage: int, action: Action, snapshot: Snapshot, finished: Finished, origins: Origins
     ) -> Record | None:
         """The record of a step of which it is known what it reads, without reading it: that may be far away."""
-        material = origins.known_material(action, finished) if self._use_cache else None
+        material = origins.known_material(action, finished) if stage in self._cached else None
         return None if material is None else self._answers.find(look_up(action, snapshot, material).key, stage)
 
     def _make(
@@ -177,7 +177,7 @@ class Solver:
         # Another build may be at the same step: it is waited for, and what it made is shared.
         with ExitStack() as locked:
             locked.enter_context(self._store.lock(lookup.key, waiting=self._executor.check_cancelled))
-            record = self._answers.find(lookup.key, stage) if self._use_cache else None
+            record = self._answers.find(lookup.key, stage) if stage in self._cached else None
             record = record or self._made.get((lookup.key, step.location))
             if record is not None:
                 self._report.found_cached(job)

@@ -168,6 +168,25 @@ def test_no_cache_runs_every_step(project: Project) -> None:
     assert project.image().layers == layers
 
 
+def test_stages_can_be_left_out_of_the_cache(project: Project) -> None:
+    """What stands on them is answered by the cache again, if they came out as before."""
+    dockerfile(
+        project,
+        "FROM busybox AS One\nRUN echo 1 > /1\nFROM busybox AS two\nRUN echo 2 > /2\nFROM one\nCOPY --from=two /2 /2",
+    )
+    project.built()
+
+    result = project.built("--no-cache-filter=ONE", "--no-cache-filter=three,tw")
+
+    assert outcomes(result) == {
+        "RUN echo 1 > /1": "DONE",
+        "RUN echo 2 > /2": "CACHED",
+        "COPY --from=two /2 /2": "CACHED",
+    }
+    assert "--no-cache-filter names no stage with 'tw': did you mean two?" in result.err
+    assert project.build("--no-cache", "--no-cache-filter=one").status == 2
+
+
 INSPECTED = """\
 import json, os, sys
 from builder.cli.main import main

@@ -259,6 +259,7 @@ def test_a_context_behind_a_link_is_where_the_link_leads(person: Person) -> None
     "options",
     [
         ["--no-cache"],
+        ["--no-cache-filter=a"],
         ["-o", "type=tar,dest=../out.tar"],
         ["--iidfile=../id"],
         ["--metadata-file=../metadata"],

@@ -116,6 +116,13 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_run_options(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever the cache has")
+    parser.add_argument(
+        "--no-cache-filter",
+        action="append",
+        default=[],
+        metavar="STAGE[,...]",
+        help="run every step of these stages, whatever the cache has",
+    )
     add_cache_options(parser)
     parser.add_argument("--pull", action="store_true", help="look base images up in their registry again")
     parser.add_argument(
@@ -158,6 +165,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         step_timeout=step_timeout_of(given),
         backend=backend_of(given, world.environment),
         use_cache=not given.no_cache,
+        fresh_stages=_fresh_stages(given),
         cache_from=cache_sources(given.cache_from, world.environment),
         cache_to=cache_targets(given.cache_to, build_args, world.environment),
         pull=given.pull,
@@ -166,6 +174,13 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         registries=registry_settings(given, world),
         environment=world.environment,
     )
+
+
+def _fresh_stages(given: argparse.Namespace) -> frozenset[str]:
+    names = frozenset(name.strip().lower() for text in given.no_cache_filter for name in text.split(","))
+    if names and given.no_cache:
+        raise UsageError("--no-cache and --no-cache-filter exclude each other", hint="--no-cache means all stages")
+    return names - {""}
 
 
 def _build_args(texts: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
