@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,9 @@ def build(options: BuildOptions, listener: Listener, clocks: Clocks) -> Result:
     Whatever happens, the store is valid, and what finished is in the cache.
     """
     names = full_names(options.tags)
+    if options.iid_file:  # none of an earlier build may stay if this one fails
+        with suppress(FileNotFoundError):
+            os.unlink(options.iid_file)
     if len(options.targets) > 1:
         refuse_several(options.outputs)
     report = Report(listener, clocks.monotonic)

@@ -300,6 +300,38 @@ def test_label_adds_to_the_labels_of_the_image(project: Project) -> None:
     assert project.image().config["config"]["Labels"] == {"a": "file", "b": "option", "c": "option"}
 
 
+def test_label_without_a_value_is_empty(project: Project) -> None:
+    dockerfile(project, "FROM busybox\nLABEL a=file\n")
+
+    project.built("--label=a", "--label=b=")
+
+    assert project.image().config["config"]["Labels"] == {"a": "", "b": ""}
+    assert project.build("--label==c").status == 2
+
+
+def test_switches_take_booleans(project: Project) -> None:
+    """`--rm`, `--force-rm` and `--compress` are of docker build, and have nothing to do here."""
+    dockerfile(project, "FROM busybox\nRUN true\n")
+    project.built()
+
+    again = project.built("--no-cache=false", "--pull=0", "--rm", "--force-rm=true", "--compress")
+    anew = project.built("--no-cache=True", "--rm=false")
+
+    assert outcomes(again) == {"RUN true": "CACHED"}
+    assert outcomes(anew) == {"RUN true": "DONE"}
+    assert project.build("--no-cache=maybe").status == 2
+
+
+def test_a_build_that_fails_leaves_no_image_id(project: Project) -> None:
+    dockerfile(project, "FROM busybox\nRUN false\n")
+    (project.place / "iid").write_text("of an earlier build")
+
+    result = project.build(f"--iidfile={project.place}/iid")
+
+    assert result.status == 5
+    assert not (project.place / "iid").exists()
+
+
 def test_iidfile_and_quiet_tell_the_image_id(project: Project) -> None:
     dockerfile(project, "FROM busybox\nRUN echo noise\n")
 

@@ -46,6 +46,10 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("8080:80", ("80/tcp",)),
         ("127.0.0.1:8080:80", ("80/tcp",)),
         ("5-5", ("5/tcp",)),
+        ("[::1]:8080:80/udp", ("80/udp",)),
+        ("1.2.3.4::080", ("80/tcp",)),
+        ("1-2:+80", ("80/tcp",)),
+        ("0", ("0/tcp",)),
     ],
 )
 def test_a_word_of_expose_gives_ports_with_their_protocol(word: str, ports: tuple[str, ...]) -> None:
@@ -63,6 +67,10 @@ def test_a_word_of_expose_gives_ports_with_their_protocol(word: str, ports: tupl
         ("٣", "invalid containerPort"),
         ("3-1", "invalid range of ports: 3-1"),
         ("80/http", "invalid proto: http"),
+        ("host:80", "invalid hostPort: host"),
+        ("80-:80", "invalid hostPort: 80-"),
+        ("localhost:80:80", "invalid IP address: localhost"),
+        ("1-2:80-82", "invalid ranges specified"),
     ],
 )
 def test_what_is_no_port_is_refused(word: str, message: str) -> None:

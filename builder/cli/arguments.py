@@ -2,12 +2,15 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from builder.errors import UsageError
 from layers.errors import ImageError
 from layers.oci import Platform
+
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+"""As Go reads them, or nearly."""
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -24,6 +27,25 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False, formatter_class=_formatter)
+
+    def parse_known_args(  # type: ignore[override]  # it has overloads that say the same
+        self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """What argparse does; an option that is there or not may have a boolean, as with docker: `--pull=false`."""
+        return super().parse_known_args(None if args is None else self._without_booleans(list(args)), namespace)
+
+    def _without_booleans(self, arguments: Sequence[str]) -> list[str]:
+        switches = {name for name, action in self._option_string_actions.items() if action.const is True}
+        plain: list[str] = []
+        for place, argument in enumerate(arguments):
+            if argument == "--":
+                return [*plain, *arguments[place:]]
+            name, equals, value = argument.partition("=")
+            if not equals or name not in switches or value.lower() not in _BOOLEANS:
+                plain.append(argument)
+            elif _BOOLEANS[value.lower()]:
+                plain.append(name)
+        return plain
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")

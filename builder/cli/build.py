@@ -98,7 +98,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", default="", metavar="FILE", help="the Dockerfile; `-`: standard input")
     parser.add_argument("--target", default="", metavar="STAGE", help="build this stage instead of the last")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG")
-    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="add a label to the image")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME[=VALUE]", help="add a label to the image")
     parser.add_argument(
         "--build-context",
         action="append",
@@ -133,6 +133,8 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metadata-file", default="", metavar="FILE", help="write which image it is to a file, JSON")
     parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
+    for name in ("--rm", "--force-rm", "--compress"):  # of docker build: it is so in any case
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
     add_store_options(parser)
 
 
@@ -150,7 +152,7 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         tags=tuple(given.tag),
         target=given.target,
         build_args=build_args,
-        labels=dict(pair("--label", text) for text in given.label),
+        labels=dict(_label(text) for text in given.label),
         contexts=dict(pair("--build-context", text) for text in given.build_context),
         outputs=outputs,
         source_date_epoch=given.source_date_epoch,
@@ -174,6 +176,14 @@ def options_of(given: argparse.Namespace, world: World) -> BuildOptions:
         registries=registry_settings(given, world),
         environment=world.environment,
     )
+
+
+def _label(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, or `NAME` alone for an empty value, as docker has it."""
+    name, _, value = text.partition("=")
+    if not name:
+        raise UsageError(f"--label {text!r} has no name")
+    return name, value
 
 
 def _fresh_stages(given: argparse.Namespace) -> frozenset[str]:

@@ -3,6 +3,7 @@
 Each function takes the expanded text and raises ValueError with a message for people; the caller knows the line.
 """
 
+import contextlib
 import re
 
 from builder.dockerfile.texts import quoted
@@ -104,25 +105,40 @@ def size(text: str) -> int:
 def exposed_ports(word: str) -> tuple[str, ...]:
     """The ports of one word of EXPOSE as `port/protocol`; a range gives each of its ports.
 
-    A port of the host before a colon means nothing in an image: it is read and dropped.
+    An address and a port of the host before colons mean nothing in an image: they are read and dropped.
     """
-    ports, slash, protocol = word.partition("/")
+    before, _, container = word.rpartition(":")
+    address, _, host = before.rpartition(":")
+    container, slash, protocol = container.partition("/")
     protocol = protocol.lower() if slash and protocol else "tcp"
     if protocol not in _PROTOCOLS:
         raise ValueError(f"invalid proto: {protocol}")
-    container = ports.rpartition(":")[2]
-    first, dash, last = container.partition("-")
-    low = _port(first, container)
-    high = _port(last, container) if dash else low
+    if address and not _is_address(address.removeprefix("[").removesuffix("]")):
+        raise ValueError(f"invalid IP address: {address}")
+    ports = _range(container, "containerPort")
+    if host and len(_range(host, "hostPort")) != len(ports) > 1:
+        raise ValueError(f"invalid ranges specified for container and host Ports: {container} and {host}")
+    return tuple(f"{port}/{protocol}" for port in ports)
+
+
+def _range(text: str, what: str) -> range:
+    first, dash, last = text.partition("-")
+    numbers = [first, last] if dash else [first]
+    if not all(re.fullmatch(r"\+?[0-9]+", number) and int(number) <= _LAST_PORT for number in numbers):
+        raise ValueError(f"invalid {what}: {text}")
+    low, high = int(numbers[0]), int(numbers[-1])
     if high < low:
-        raise ValueError(f"invalid range of ports: {container}")
-    return tuple(f"{port}/{protocol}" for port in range(low, high + 1))
+        raise ValueError(f"invalid range of ports: {text}")
+    return range(low, high + 1)
 
 
-def _port(text: str, container: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= _LAST_PORT):
-        raise ValueError(f"invalid containerPort: {container}")
-    return int(text)
+def _is_address(text: str) -> bool:
+    import socket  # few images name an address, and it takes long to import
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            return bool(socket.inet_pton(family, text))
+    return False
 
 
 def stop_signal(text: str) -> str:

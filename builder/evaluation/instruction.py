@@ -152,14 +152,14 @@ class _Evaluation:
 
     def _expose(self, ports: tuple[str, ...]) -> None:
         found: list[str] = []
-        for text in ports:
+        for text in sorted(ports):
             for word in self._state.words(text):
                 try:
                     found += exposed_ports(word)
                 except ValueError as error:
                     raise DockerfileError(str(error), span=text) from error
         self._state.configure(exposed_ports=tuple(sorted({*self._state.config.config.exposed_ports, *found})))
-        self._note(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(set(found)))}]")
+        self._note(f"EXPOSE [{' '.join(found)}]")
 
     def _volume(self, paths: tuple[str, ...]) -> None:
         volumes = [self._state.word(path) for path in paths]
