@@ -19,7 +19,7 @@ from builder.dockerfile.instructions import Dockerfile
 from builder.dockerfile.parser import parse_beginning
 from builder.dockerfile.reader import Source
 from builder.elsewhere import Elsewhere
-from builder.epoch import SECOND, with_epoch
+from builder.epoch import with_epoch
 from builder.errors import Location
 from builder.events import Event, Listener, Warned
 from builder.export.image import Draft, Packaged
@@ -48,6 +48,7 @@ from cache.receipts import Receipt
 from cache.store import Store
 from layers.data import dataclass, replace
 from layers.digest import Digest
+from layers.entry import SECOND
 from layers.errors import PybuildError
 from layers.oci import Image, ImageConfig, Platform
 

@@ -15,9 +15,8 @@ from builder.errors import ContextError, UsageError
 from builder.options import BuildOptions
 from builder.steps.tree import Tree, walk
 from layers.data import replace
-from layers.entry import WHITEOUT_PREFIX, Change, Kind
+from layers.entry import SECOND, WHITEOUT_PREFIX, Change, Kind
 
-SECOND = 1_000_000_000
 _LATEST = 253_402_300_799
 """The last second of the year 9999: RFC 3339 has no later one."""
 

@@ -6,7 +6,6 @@ from itertools import chain
 from builder.bindings import Bindings, Finished, mount_rows
 from builder.context.local import LocalTree
 from builder.elsewhere import Elsewhere, Row
-from builder.epoch import SECOND
 from builder.errors import ContextError
 from builder.snapshot import Snapshot
 from builder.steps.bound import Bound
@@ -18,6 +17,7 @@ from cache.answers import Answers
 from cache.store import Store
 from layers.data import dataclass, replace
 from layers.digest import Digest, canonical_json
+from layers.entry import SECOND
 
 Material = dict[str, object]
 

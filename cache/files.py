@@ -96,24 +96,31 @@ class FolderTable:
         files.asked.add(name)
         known = files.known.get(name, b"")
         if known.startswith(stamp):
-            return str.__new__(Digest, "sha256:" + known[STAMP_SIZE:].hex())  # checked once, when it was stored
+            return _digest(known[STAMP_SIZE:])
         return files.learn(name, read(f"{self._root}/{path}", size_of(stamp), self._clock))
 
-    def learn(self, files: Sequence[tuple[str, bytes]]) -> None:
-        """Find out the digests of files, by path and stamp, in folders of which nothing is known: they are asked for.
+    def digests(self, files: Sequence[tuple[str, bytes]]) -> dict[str, Digest]:
+        """The digests of files, by path and stamp, as far as they are known or all of their folder have to be read.
 
-        What cannot be read is left to who asks.
+        The others are left to who asks for each of them, as is what cannot be read.
         """
+        found: dict[str, Digest] = {}
         unknown = []
         for path, stamp in files:
             folder, _, name = path.rpartition("/")
             its_files = self._opened.get(folder) or self._open(folder)
-            if not its_files.known:
-                unknown.append((its_files, name, f"{self._root}/{path}", stamp))
-        results = read_many([(path, stamp) for _, _, path, stamp in unknown], self._clock) or ()
-        for (its_files, name, _, _), hashed in zip(unknown, results, strict=False):
+            known = its_files.known.get(name, b"")
+            if known.startswith(stamp):
+                its_files.asked.add(name)
+                found[path] = _digest(known[STAMP_SIZE:])
+            elif not its_files.known:
+                unknown.append((its_files, name, path, stamp))
+        results = read_many([(f"{self._root}/{path}", stamp) for _, _, path, stamp in unknown], self._clock) or ()
+        for (its_files, name, path, _), hashed in zip(unknown, results, strict=False):
             if hashed:
-                its_files.learn(name, hashed)
+                its_files.asked.add(name)
+                found[path] = its_files.learn(name, hashed)
+        return found
 
     def verdicts(self, rules: Digest) -> dict[str, int]:
         """What one set of ignore rules says of paths that were seen before."""
@@ -186,13 +193,17 @@ class _Files:
         if hashed.stamp:
             self.known[name] = hashed.stamp + hashed.digest
             self.is_new = True
-        return str.__new__(Digest, "sha256:" + hashed.digest.hex())
+        return _digest(hashed.digest)
 
     def packed(self) -> bytes:
         """The form in which they are kept; without those that nobody asked for, if they are many."""
         if len(self.known) > 2 * len(self.asked) + _FILES_TO_SPARE:
             self.known = {name: known for name, known in self.known.items() if name in self.asked}
         return marshal.dumps(self.known, _MARSHAL)
+
+
+def _digest(data: bytes) -> Digest:
+    return str.__new__(Digest, "sha256:" + data.hex())  # nothing to check: they are so many bytes
 
 
 def _encoded(path: str) -> bytes:

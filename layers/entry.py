@@ -8,6 +8,9 @@ from collections.abc import Hashable
 from enum import StrEnum
 from typing import BinaryIO, NamedTuple
 
+SECOND = 1_000_000_000
+"""In nanoseconds. Layers have times in whole seconds."""
+
 
 class Kind(StrEnum):
     """The type of an entry; the values are those of index files on disk."""
@@ -20,6 +23,13 @@ class Kind(StrEnum):
     FIFO = "p"
     HARDLINK = "h"
     """Only in a tar: a further name of `target`. Elsewhere a hard link is a FILE with an `inode`."""
+
+
+# What is done for each of a hundred thousand files goes by these: to find a member in its class takes a function call,
+# and so does making a tuple by the name of its class.
+FILE, DIRECTORY, SYMLINK, HARDLINK, CHARACTER = Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARDLINK, Kind.CHARACTER
+new = tuple.__new__
+"""`new(Entry, fields)` is an Entry of all its fields."""
 
 
 class Entry(NamedTuple):

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, BinaryIO, Self
 
 from layers.data import dataclass, field
 from layers.digest import canonical_json
-from layers.entry import Entry, Kind
+from layers.entry import HARDLINK, Entry, Kind
 from layers.errors import StoreError
 from layers.landing import Effect, Landing
 
@@ -24,6 +25,7 @@ LARGEST_FILE = 1 << 20
 
 _CARRIED = frozenset({"etc/passwd", "etc/group", "etc/os-release", "usr/lib/os-release"})
 _COLUMNS = ("path", "kind", "mode", "uid", "gid", "size", "mtime_ns", "target")
+_ENTRY = Effect.ENTRY  # for each of a hundred thousand files, as in `layers.entry`
 _KINDS = {kind.value: kind for kind in Kind}
 
 
@@ -70,7 +72,7 @@ class LayerIndex:
         return canonical_json(
             {
                 "format": FORMAT,
-                "entries": [[entry[column] for entry in entries] for column in range(len(_COLUMNS))],
+                "entries": [list(map(itemgetter(column), entries)) for column in range(len(_COLUMNS))],
                 "device": [[row, *entry.device] for row, entry in enumerate(entries) if entry.device != (0, 0)],
                 "xattrs": [
                     [row, [[name, value.decode("latin-1")] for name, value in entry.xattrs]]
@@ -155,14 +157,16 @@ class IndexBuilder:
         ImageError for an entry that could not be unpacked either.
         """
         effect, entry, replaces = self._landing.place(entry)
-        if effect in {Effect.ENTRY, Effect.BORROW}:
+        if effect is _ENTRY or effect is Effect.BORROW:
+            path = entry.path
             if replaces is not None:
                 self._remove(entry, replaces)
-            if entry.kind is Kind.HARDLINK:
+            if entry.kind is HARDLINK:
                 self._link(entry)
             else:
-                self._entries[entry.path] = entry if entry.inode is None else entry._replace(inode=None)
-                self._carry(entry, stream)
+                self._entries[path] = entry if entry.inode is None else entry._replace(inode=None)
+                if path in self._carried:
+                    self._carry(entry, stream)
         elif effect is Effect.WHITEOUT:
             self._whiteouts.add(entry.path)
         elif effect is Effect.OPAQUE:
@@ -208,11 +212,8 @@ class IndexBuilder:
         return path
 
     def _carry(self, entry: Entry, stream: BinaryIO | None) -> None:
-        if entry.path not in self._carried:
-            return
-        if (
-            entry.kind is Kind.SYMLINK
-        ):  # /etc/passwd may lead to another file: tars are mostly sorted, so it comes later
+        """Keep one of the files that an index carries."""
+        if entry.kind is Kind.SYMLINK:  # /etc/passwd may lead to another file: tars are mostly sorted: it comes later
             target = os.path.normpath(os.path.join("/", os.path.dirname(entry.path), entry.target))
             self._carried.add(target.lstrip("/"))
         elif stream is not None and self.wants(entry):

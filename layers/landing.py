@@ -9,7 +9,7 @@ After that no path that is handed out goes through a symlink: whoever unpacks ca
 from enum import Enum, auto
 from typing import NamedTuple
 
-from layers.entry import OPAQUE_NAME, WHITEOUT_PREFIX, Entry, Kind
+from layers.entry import CHARACTER, DIRECTORY, HARDLINK, OPAQUE_NAME, SYMLINK, WHITEOUT_PREFIX, Entry, Kind, new
 from layers.errors import ImageError
 
 MOST_LINKS = 40
@@ -37,6 +37,9 @@ class Effect(Enum):
     """It says what is so already, or is a private note of another builder."""
 
 
+_ENTRY = Effect.ENTRY  # for each of a hundred thousand files, as in `layers.entry`
+
+
 class Placed(NamedTuple):
     """An entry with its `path`, and as a HARDLINK its `target`, as they are in the tree of the layer."""
 
@@ -59,22 +62,23 @@ class Landing:
         """Where the entry lands; call in the order of the tar. ImageError for names that no honest tar has."""
         if entry.path == "":
             return self._place_root(entry)
-        folder, _, name = entry.path.rpartition("/")
+        path, kind, target = entry.path, entry.kind, entry.target
+        named, _, name = path.rpartition("/")
         if name in {"", ".", ".."} or "\0" in name:
-            raise ImageError(f"the layer has an entry with the name {entry.path!r}")
-        folder = self._folder(folder)
+            raise ImageError(f"the layer has an entry with the name {path!r}")
+        folder = self._folder(named)
         if name.startswith(WHITEOUT_PREFIX):
             return self._place_mark(entry, folder, name)
-        path = f"{folder}/{name}" if folder else name
-        if entry.path != path:
+        if folder != named:
+            path = f"{folder}/{name}" if folder else name
             entry = entry._replace(path=path)
-        if entry.kind is Kind.CHARACTER and entry.device == (0, 0):  # overlay's own form of a whiteout, seen in tars
+        if kind is CHARACTER and entry.device == (0, 0):  # overlay's own form of a whiteout, seen in tars
             return Placed(Effect.WHITEOUT, entry, self._kinds.get(path))
-        if "\0" in entry.target:
-            raise ImageError(f"the layer has a link {entry.path!r} to the name {entry.target!r}")
-        if entry.kind is Kind.HARDLINK:
+        if "\0" in target:
+            raise ImageError(f"the layer has a link {path!r} to the name {target!r}")
+        if kind is HARDLINK:
             return self._place_hard_link(entry)
-        return Placed(Effect.ENTRY, _with_owner(entry), self._put(path, entry.kind, entry.target))
+        return new(Placed, (_ENTRY, _with_owner(entry), self._put(path, kind, target)))
 
     @staticmethod
     def _place_root(entry: Entry) -> Placed:
@@ -113,12 +117,12 @@ class Landing:
         """Let `kind` stand at `path`; returns what stood there."""
         before = self._kinds.get(path)
         self._kinds[path] = kind
-        if before is Kind.DIRECTORY and kind is not Kind.DIRECTORY:
+        if before is DIRECTORY and kind is not DIRECTORY:
             self._forget_below(path)
-        if before is not None and (before is not kind or kind is Kind.SYMLINK):
+        if before is not None and (before is not kind or kind is SYMLINK):
             self._links.pop(path, None)
             self._folders = {"": ""}
-        if kind is Kind.SYMLINK:
+        if kind is SYMLINK:
             self._links[path] = target
         return before
 
@@ -172,7 +176,7 @@ def _parts(path: str, *, of_link: bool = False) -> list[str]:
 
 def _with_owner(entry: Entry) -> Entry:
     """The entry with ids that chown(2) can set: those that say nothing, such as -1, are root's."""
-    if 0 <= entry.uid < _NOBODY and 0 <= entry.gid < _NOBODY:
+    if 0 == entry.uid == entry.gid or (0 <= entry.uid < _NOBODY and 0 <= entry.gid < _NOBODY):
         return entry
     uid, gid = (number if 0 <= number < _NOBODY else 0 for number in (entry.uid, entry.gid))
     return entry._replace(uid=uid, gid=gid)

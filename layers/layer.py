@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from layers.compress import Compression
 from layers.data import dataclass
 from layers.digest import Digest
-from layers.entry import Change, Entry, Kind
+from layers.entry import DIRECTORY, SECOND, Change, Entry, Kind, new
 from layers.errors import ImageError
 from layers.index import IndexBuilder, LayerIndex
 from layers.layout import Layout
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from layers.blob import BlobWriter
 
 _READ = 1 << 18
-_SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +120,15 @@ def _linked(changes: Iterable[Change]) -> Iterator[Change]:
     first_names: dict[Hashable, str] = {}
     for change in changes:
         entry, content = change
-        first_name = entry.path
-        if entry.inode is not None and entry.kind is not Kind.DIRECTORY:
-            first_name = first_names.setdefault(entry.inode, entry.path)
-        path, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs, _ = entry
-        mtime_ns -= mtime_ns % _SECOND
-        if first_name == path:
-            yield Change(Entry(path, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs), content)
+        path, kind, mode, uid, gid, size, mtime_ns, target, device, xattrs, inode = entry
+        part = mtime_ns % SECOND
+        if inode is None and not part:
+            yield change
+        elif inode is None or kind is DIRECTORY or (first_name := first_names.setdefault(inode, path)) == path:
+            fields = (path, kind, mode, uid, gid, size, mtime_ns - part, target, device, xattrs, None)
+            yield new(Change, (new(Entry, fields), content))
         else:
-            yield Change(Entry(path, Kind.HARDLINK, mode, uid, gid, 0, mtime_ns, first_name))
+            yield Change(Entry(path, Kind.HARDLINK, mode, uid, gid, 0, mtime_ns - part, first_name))
 
 
 class _Hashed(io.RawIOBase):

@@ -17,11 +17,11 @@ from layers.blob import BlobWriter
 from layers.compress import gzip_member
 from layers.data import dataclass
 from layers.digest import Digest, canonical_json
-from layers.entry import Entry, Kind
+from layers.entry import SECOND, Entry, Kind
 from layers.errors import ImageError
 from layers.index import IndexBuilder, LayerIndex
 from layers.tar import read_tar
-from layers.tar_header import BLOCK, SECOND, ZEROS, encode
+from layers.tar_header import BLOCK, ZEROS, encode
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 """The annotation of a layer's descriptor by which a runtime verifies the table of contents."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from errno import ELOOP
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from layers.entry import WHITEOUT_PREFIX, Content, Entry, Kind
+from layers.entry import FILE, WHITEOUT_PREFIX, Content, Entry
 from layers.errors import PybuildError
 from layers.tar_header import BLOCK, ZEROS, Extensions, Header, TarError, decode, encode
 
@@ -39,12 +39,16 @@ class TarWriter:
         without content altogether; a real file, however empty, comes with its path or its bytes.
         """
         _check_name(entry, content)
-        self._write(encode(entry))
-        if entry.kind is Kind.FILE:
+        header, padding = encode(entry), ZEROS[: -entry.size % BLOCK]
+        if entry.kind is not FILE:
+            self._write(header)
+        elif isinstance(content, str) and entry.size < CHUNK:
+            self._write(b"".join((header, _read_small(content, entry.size), padding)))
+        else:
+            self._write(header)
             for data in read_content(entry, content):
                 self._write(data)
-            if entry.size % BLOCK:
-                self._write(ZEROS[: -entry.size % BLOCK])
+            self._write(padding)
 
     def close(self) -> None:
         """Write the end of the archive."""
@@ -126,7 +130,7 @@ def _check_name(entry: Entry, content: Content) -> None:
         raise PybuildError(f"{path!r} leads out of the layer")
     if WHITEOUT_PREFIX not in path or not path.rpartition("/")[2].startswith(WHITEOUT_PREFIX):
         return
-    is_whiteout = content is None and entry.kind is Kind.FILE and entry.mode == entry.size == 0
+    is_whiteout = content is None and entry.kind is FILE and entry.mode == entry.size == 0
     if not is_whiteout:
         raise PybuildError(
             f"{path!r} cannot be stored in a layer: names that begin with {WHITEOUT_PREFIX} stand for deleted files",

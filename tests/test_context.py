@@ -39,7 +39,7 @@ def test_file_is_as_on_disk_but_for_its_owner(root: Path, files: FileTable) -> N
 
     entry = LocalTree(str(root), files).lookup("tool")
 
-    assert entry == Entry("tool", Kind.FILE, 0o4755, size=5, mtime_ns=1_234_567_890)
+    assert entry == Entry("tool", Kind.FILE, 0o4755, size=5, mtime_ns=1_000_000_000)
 
 
 def test_tree_fulfils_what_a_copy_asks_of_it(root: Path, files: FileTable) -> None:

@@ -11,7 +11,7 @@ from cache import hashing
 from cache.db import Database
 from cache.files import FileTable, hash_file
 from cache.hashing import Hashed, read, read_many
-from cache.stamps import is_racy, stamp_of
+from cache.stamps import any_is_racy, is_racy, stamp_of
 
 FUTURE = time.time_ns() + 10**12
 """By this clock no file was changed just now."""
@@ -98,6 +98,17 @@ def test_a_file_that_may_change_unseen_has_no_stamp(files: list[tuple[str, bytes
     assert read(path, 1, clock).stamp == stamp
 
 
+@pytest.mark.parametrize("times", [(9_000_000_050, 9_000_000_060), (8_000_000_000, 9_000_000_000)])
+@pytest.mark.parametrize("later", [-1, 0, 9_999_999, 10_000_001, 1_999_999_999, 2_000_000_001])
+def test_of_many_stamps_one_is_enough(files: list[tuple[str, bytes]], times: tuple[int, int], later: int) -> None:
+    """Whatever the clock says, and whether or not the file system has parts of seconds."""
+    young = files[0][1][:24] + b"".join(time.to_bytes(8, "little") for time in times)
+    old = files[0][1][:24] + bytes(16)
+    now = max(times) + later
+
+    assert any_is_racy([old, b"-", young], now) == is_racy(young, now)
+
+
 @pytest.mark.parametrize("expected", [0, 3, 5, 6, 2**20])
 def test_a_file_is_read_to_its_end_whatever_its_size_should_be(tmp_path: Path, expected: int) -> None:
     path = tmp_path / "file"
@@ -106,11 +117,12 @@ def test_a_file_is_read_to_its_end_whatever_its_size_should_be(tmp_path: Path, e
     assert read(str(path), expected, clock).digest.hex() == hash_file(str(path)).hex
 
 
-def test_a_table_that_learns_answers_the_same(files: list[tuple[str, bytes]], tmp_path: Path) -> None:
+def test_a_table_that_is_asked_for_many_answers_the_same(files: list[tuple[str, bytes]], tmp_path: Path) -> None:
     names = [(os.path.basename(path), stamp) for path, stamp in files]
-    taught = FileTable(Database(str(tmp_path / "one.db")), clock=clock).folder(str(tmp_path))
+    asked = FileTable(Database(str(tmp_path / "one.db")), clock=clock).folder(str(tmp_path))
     plain = FileTable(Database(str(tmp_path / "two.db")), clock=clock).folder(str(tmp_path))
 
-    taught.learn(names)
+    digests = asked.digests(names)
 
-    assert [taught.digest(*each) for each in names] == [plain.digest(*each) for each in names]
+    assert digests == {name: plain.digest(name, stamp) for name, stamp in names}
+    assert asked.digests(names) == {name: asked.digest(name, stamp) for name, stamp in names} == digests

@@ -9,9 +9,9 @@ from builder.context.ignore import Ignored, IgnoreFile, Verdict
 from builder.errors import ContextError
 from cache.files import FileTable
 from cache.receipts import Receipt
-from cache.stamps import ABSENT, is_racy, look_of
+from cache.stamps import ABSENT, any_is_racy, look_of, stamp_of
 from layers.digest import Digest
-from layers.entry import Entry, Kind
+from layers.entry import FILE, SECOND, Entry, Kind, new
 
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -22,6 +22,8 @@ _KINDS = {
     stat.S_IFIFO: Kind.FIFO,
 }
 """Sockets are missing: no archive has a form for them."""
+
+_NO_DEVICE = (0, 0)
 
 _NAME = attrgetter("name")
 
@@ -48,6 +50,8 @@ class LocalTree:
         self._listings: dict[str, list[Entry]] = {}
         self._stamps: dict[str, bytes] = {}
         """Of all that was looked at."""
+        self._alone: set[str] = set()
+        """What was looked at by itself, and not with all that is in its folder."""
         self._left_out: dict[str, list[str]] = {}
         """Names in a folder that were not looked at."""
         self._digests: dict[str, Digest] = {}
@@ -107,8 +111,8 @@ class LocalTree:
 
     def fetch(self, entries: Iterable[Entry]) -> None:
         """Find out the digests of those that are files: somebody is going to ask for them."""
-        files = [entry.path for entry in entries if entry.kind is Kind.FILE and entry.path not in self._digests]
-        self._table.learn([(path, self._stamps[path]) for path in files])
+        files = [entry.path for entry in entries if entry.kind is FILE and entry.path not in self._digests]
+        self._digests.update(self._table.digests([(path, self._stamps[path]) for path in files]))
 
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file excludes the path with all below it, be it on disk or not."""
@@ -131,26 +135,29 @@ class LocalTree:
 
     def seen(self) -> tuple[dict[str, dict[str, bytes]], dict[str, bytes]]:
         """What was looked at, as a receipt has it: folders with all that is in them, and single paths."""
-        folders: dict[str, dict[str, bytes]] = {
-            self._on_disk(folder): dict.fromkeys(self._left_out.get(folder, ()), b"") for folder in self._listings
-        }
+        folders: dict[str, dict[str, bytes]] = {}
         places: dict[str, bytes] = {}
-        for path, stamp in self._stamps.items():
+        stamps = self._stamps
+        for folder, listing in self._listings.items():
+            cut = len(folder) + 1 if folder else 0
+            names = folders[self._on_disk(folder)] = {entry.path[cut:]: stamps[entry.path] for entry in listing}
+            names.update(dict.fromkeys(self._left_out.get(folder, ()), b""))
+        for path in self._alone:
             above, _, name = path.rpartition("/")
             if path and above in self._listings:
-                folders[self._on_disk(above)][name] = stamp
+                folders[self._on_disk(above)][name] = stamps[path]
             else:
-                places[self._on_disk(path)] = stamp
-        for path, entry in self._entries.items():
+                places[self._on_disk(path)] = stamps[path]
+        for path in [path for path, entry in self._entries.items() if entry is None and path not in stamps]:
             parent = self._entries.get(path.rpartition("/")[0])
             # Below what is no folder nothing was looked at.
-            if entry is None and path not in self._stamps and parent is not None and parent.kind is Kind.DIRECTORY:
+            if parent is not None and parent.kind is Kind.DIRECTORY:
                 places[self._on_disk(path)] = ABSENT
         return folders, places
 
     def is_as_seen(self) -> bool:
         """Whether all that was looked at is as it was; False, too, for what may have changed within a clock tick."""
-        if any(is_racy(stamp, self._opened_ns) for stamp in self._stamps.values()):
+        if any_is_racy(self._stamps.values(), self._opened_ns):
             return False
         return Receipt({}, {}, {}, {}, *self.seen()).holds({})
 
@@ -178,11 +185,13 @@ class LocalTree:
             if parent is None or parent.kind is not Kind.DIRECTORY:
                 return None
         try:
-            return self._entry(path, os.lstat(self._on_disk(path)))
+            entry = self._entry(path, os.lstat(self._on_disk(path)))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from error
+        self._alone.add(path)
+        return entry
 
     def _listing(self, path: str) -> list[Entry]:
         """All in a folder but what the ignore file excludes with all below it."""
@@ -208,14 +217,15 @@ class LocalTree:
     def _entry(self, path: str, status: os.stat_result) -> Entry:
         mode = status.st_mode
         kind = _KINDS.get(stat.S_IFMT(mode))
-        self._stamps[path] = look_of(status)
-        if kind is Kind.FILE:
+        time = status.st_mtime_ns // SECOND * SECOND  # layers know no parts of seconds
+        if kind is FILE:
+            self._stamps[path] = stamp_of(status)
             inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
-            # By position: a context may have hundreds of thousands of files.
-            return Entry(path, kind, mode & 0o7777, 0, 0, status.st_size, status.st_mtime_ns, "", (0, 0), (), inode)
+            return new(Entry, (path, kind, mode & 0o7777, 0, 0, status.st_size, time, "", _NO_DEVICE, (), inode))
+        self._stamps[path] = look_of(status)
         if kind is None:
             return self._socket(path, status)
-        entry = Entry(path, kind, mode & 0o7777, mtime_ns=status.st_mtime_ns)
+        entry = Entry(path, kind, mode & 0o7777, mtime_ns=time)
         if kind is Kind.SYMLINK:
             return entry._replace(target=os.readlink(self._on_disk(path)))
         if kind in {Kind.CHARACTER, Kind.BLOCK}:
@@ -226,7 +236,7 @@ class LocalTree:
         """As for BuildKit, a socket in a context is a file with nothing in it."""
         self._sockets.add(path)
         self._digests[path] = Digest.of(b"")
-        return Entry(path, Kind.FILE, status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns)
+        return Entry(path, Kind.FILE, status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns // SECOND * SECOND)
 
     def _on_disk(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

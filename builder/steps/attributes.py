@@ -18,7 +18,7 @@ class Attributes:
 
     def of(self, entry: Entry) -> Entry:
         """The entry with them."""
-        return self._chmod(self.owned(entry))
+        return entry if self.owner is None is self.mode else self._chmod(self.owned(entry))
 
     def owned(self, entry: Entry) -> Entry:
         """The entry with the owner alone: --chmod does not touch what comes out of an archive."""

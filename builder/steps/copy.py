@@ -13,7 +13,7 @@ from builder.steps.sources import Source
 from builder.steps.step import Copy
 from builder.steps.target import Target, kind_name
 from builder.steps.tree import Chosen, Tree
-from layers.entry import Change, Content, Entry, Kind
+from layers.entry import DIRECTORY, FILE, Change, Content, Entry, Kind, new
 
 
 def copy_changes(
@@ -154,10 +154,10 @@ class _Copying:
         for chosen in source.chosen(self._tree):
             entry = chosen.entry
             path = prefix + entry.path[cut:]
-            if entry.kind is Kind.DIRECTORY:
+            if entry.kind is DIRECTORY:
                 yield from self._directory(chosen, path)
             else:
-                placed = Entry(path, *_numbered(entry, number)[1:])  # `_replace` takes four times as long
+                placed = new(Entry, (path, *_numbered(entry, number)[1:]))
                 yield from self._put(placed, self._content(source, entry))
 
     def _directory(self, chosen: Chosen, path: str) -> list[Change]:
@@ -174,12 +174,12 @@ class _Copying:
     def _put(self, entry: Entry, content: Content) -> list[Change]:
         """Anything but a directory. It replaces what is there, unless that is a directory."""
         there = self._target.lookup(entry.path)
-        if there is not None and there.kind is Kind.DIRECTORY:
+        if there is not None and there.kind is DIRECTORY:
             raise ContextError(f"cannot replace the directory /{entry.path} with a {kind_name(entry)}")
         return self._target.put(self._attributes.of(entry), content)
 
     def _content(self, source: Source, entry: Entry) -> Content:
-        return (source.tree or self._tree).content(entry) if entry.kind is Kind.FILE else None
+        return (source.tree or self._tree).content(entry) if entry.kind is FILE else None
 
 
 def _numbered(entry: Entry, number: int) -> Entry:

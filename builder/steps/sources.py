@@ -9,7 +9,7 @@ from builder.steps.step import Copy
 from builder.steps.tree import Chosen, Tree, walk
 from builder.steps.wildcard import has_wildcard, matches
 from layers.data import dataclass
-from layers.entry import Entry, Kind
+from layers.entry import Entry, Kind, new
 
 if TYPE_CHECKING:
     from builder.steps.filter import Filter
@@ -49,7 +49,7 @@ class Source:
         entries = walk(tree, self.entry)
         if self.is_folder:
             next(entries)
-        return map(Chosen, entries)
+        return (new(Chosen, (entry, False)) for entry in entries)
 
 
 def find_sources(copy: Copy, tree: Tree) -> tuple[Source, ...]:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 
 from builder.errors import ContextError
-from layers.entry import Change, Content, Entry, Kind
+from layers.entry import Change, Content, Entry, Kind, new
 from layers.paths import resolve
 from layers.view import View
 
@@ -38,10 +38,11 @@ class Target:
         A layer must list every parent of what it changes, with the parent's own attributes: who unpacks the layer alone
         would invent them otherwise.
         """
-        changes = self._parents(entry.path)
-        self._written[entry.path] = entry
-        changes.append(Change(entry, content))
-        return changes
+        path = entry.path
+        change = new(Change, (entry, content))
+        changes = [] if path.rpartition("/")[0] in self._written else self._parents(path)
+        self._written[path] = entry
+        return [*changes, change]
 
     def make_directories(self, path: str, template: Entry, *, owned: bool) -> Iterator[Change]:
         """Create a directory and its missing parents, all with mode, owner and time of `template`.

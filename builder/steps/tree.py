@@ -6,7 +6,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from layers.digest import Digest
-from layers.entry import Content, Entry, Kind
+from layers.entry import DIRECTORY, FILE, Content, Entry
 
 _ROWS_AT_ONCE = 4096
 """Rows that are hashed in one call."""
@@ -45,7 +45,7 @@ def walk(tree: Tree, top: Entry) -> Iterator[Entry]:
     while waiting:
         entry = waiting.pop()
         yield entry
-        if entry.kind is Kind.DIRECTORY:
+        if entry.kind is DIRECTORY:
             waiting.extend(reversed(tree.children(entry.path)))
 
 
@@ -79,7 +79,7 @@ def _rows(tree: Tree, cut: int, chosen: Iterable[Chosen], *, owners: bool) -> It
     for entry, implied in chosen:
         path, kind, mode, uid, gid, _, _, target, device, xattrs, inode = entry
         name = path[cut:]
-        if kind is not Kind.FILE:
+        if kind is not FILE:
             row = f"{name}\0{kind.value}{'+' if implied else ''}\0{mode}\0{target}\0{device[0]}:{device[1]}\0"
         elif inode is None or (first := first_names.setdefault(inode, name)) == name:
             row = f"{name}\0f\0{mode}\0{digest(entry)}\0\0"
