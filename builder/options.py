@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from builder.caches import CachePlace, CacheTarget, Kind
 from builder.credentials import Credentials
-from builder.export.output import FILE_SYSTEMS, Output, Packing
+from builder.export.output import IMAGELESS, Output, Packing
 from builder.sandbox.process import Limits
 from builder.steps.step import RunSettings
 from layers.compress import Compression
@@ -82,7 +82,7 @@ class BuildOptions:
     @property
     def packings(self) -> tuple[Packing, ...]:
         """How the image is put together, for each place where it goes."""
-        packings = tuple(output.packing for output in self.outputs if output.form not in FILE_SYSTEMS)
+        packings = tuple(output.packing for output in self.outputs if output.form not in IMAGELESS)
         return packings if self.outputs else (self.packing,)
 
     @property

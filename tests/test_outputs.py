@@ -149,6 +149,7 @@ def test_a_device_takes_an_archive_and_stays_a_device(project: Project) -> None:
         ("type=oci,dest={},compression=estargz", NAME),
         ("type=tar,dest={}", None),
         ("type=local,dest={}", None),
+        ("type=cacheonly", None),
         ("", NAME),
     ],
 )

@@ -31,6 +31,10 @@ def test_a_dash_alone_is_a_tar_on_standard_output() -> None:
     assert parsed("-") == Output(Form.TAR, "-")
 
 
+def test_an_output_can_be_the_cache_alone() -> None:
+    assert parsed("type=cacheonly") == Output(Form.CACHEONLY)
+
+
 @pytest.mark.parametrize("form", ["oci", "tar"])
 def test_an_archive_without_a_destination_goes_to_standard_output(form: str) -> None:
     assert parsed(f"type={form}").destination == "-"
@@ -85,6 +89,7 @@ def test_fields_say_how_the_image_is_packed(text: str, expected: Packing) -> Non
         ("type=oci,dest=x,colour=red", "have no colour"),
         ("type=tar,dest=x,compression=zstd", "have no compression"),
         ("type=image,dest=x", "have no dest"),
+        ("type=cacheonly,dest=x", "have no dest"),
         ("type=oci,dest=x,compression=estargz,oci-mediatypes=false", "estargz needs annotations of layers"),
         ("type=oci,dest=x,compression=estargz,compression-level=10", "estargz has 0 to 9"),
         ("type=oci,dest=x,compression=rar", "there is no compression rar"),

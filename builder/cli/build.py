@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import get_args
 
 from builder.arguments import MULTI_PLATFORM
 from builder.build import Clocks, build
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str], world: World) -> int:
     given = parser.parse_args(arguments)
     options = options_of(given, world)
     to_stdout = any(output.destination == "-" for output in options.outputs)
-    mode: Mode = "quiet" if given.quiet else given.progress
+    mode = _mode(given, world.environment)
     if given.call or given.check:
         status = _answer(given.call or "check", options, mode, world)
         if status is not None:
@@ -48,9 +49,22 @@ def main(arguments: Sequence[str], world: World) -> int:
         result = build(options, listener, Clocks(world.monotonic, world.now_ns))
     said = f"{result.image_id}\n" if given.quiet and not to_stdout else ""
     world.out.write(said)
-    if result.receipt:
+    if result.receipt and mode != "rawjson":  # whose lines tell when something was
         _keep(result.receipt, said, result.events_if_cached, mode, options.root, world)
     return 0
+
+
+def _mode(given: argparse.Namespace, environment: Mapping[str, str]) -> Mode:
+    """How progress is shown: as the options say, else as BUILDKIT_PROGRESS does."""
+    if given.quiet:
+        return "quiet"
+    mode: Mode = given.progress
+    named = environment.get("BUILDKIT_PROGRESS", "") if mode == "auto" else ""
+    for known in get_args(Mode):
+        mode = known if known == named else mode
+    if named and mode != named:
+        raise UsageError(f"BUILDKIT_PROGRESS is {named!r}", hint=f"there are {', '.join(get_args(Mode))}")
+    return mode
 
 
 def _keep(receipt: Receipt, out: str, events: Sequence[Event], mode: Mode, root: str, world: World) -> None:
@@ -131,7 +145,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="tell what is doubtful in the Dockerfile: --call=check")
     parser.add_argument("--iidfile", default="", metavar="FILE", help="write the image id to a file")
     parser.add_argument("--metadata-file", default="", metavar="FILE", help="write which image it is to a file, JSON")
-    parser.add_argument("--progress", default="auto", choices=["auto", "tty", "plain", "quiet"])
+    parser.add_argument("--progress", default="auto", choices=get_args(Mode))
     parser.add_argument("-q", "--quiet", action="store_true", help="print the image id alone")
     for name in ("--rm", "--force-rm", "--compress"):  # of docker build: it is so in any case
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)

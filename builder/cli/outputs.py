@@ -33,7 +33,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SPEC",
-        help="type=image|oci|docker|tar|local|registry[,dest=FILE|-|DIR][,KEY=VALUE]; a folder alone: type=local",
+        help="type=image|oci|docker|tar|local|registry|cacheonly[,dest=FILE|-|DIR][,KEY=VALUE], or a folder for local",
     )
     parser.add_argument("--load", action="store_true", help="hand the image to docker or podman as well")
     parser.add_argument("--push", action="store_true", help="push the image to the registries of its names as well")
@@ -139,17 +139,10 @@ class _Parsing:
         form = self._form()
         destination = self._fields.pop("dest", "")
         tar = self._boolean("tar", default=True) if form is Form.OCI else True
-        if form is Form.LOCAL and destination in {"", "-"}:
-            raise self._wrong("dest= is missing: the folder")
-        if form in {Form.OCI, Form.TAR} and not destination:
-            if not tar:
-                raise self._wrong("dest= is missing: the folder")
-            destination = "-"
-        if destination == "-":
-            if not tar:
-                raise self._wrong("a folder cannot go to standard output")
-            refuse_terminal(self._option)
-        if form in FILE_SYSTEMS:
+        destination = self._checked(form, destination, tar=tar)
+        if form is Form.CACHEONLY:
+            output = Output(form, destination, packing=self._defaults)
+        elif form in FILE_SYSTEMS:
             if self._defaults.attestations:
                 raise self._wrong("attestations belong to images, and a root file system has no place for them")
             split = self._optional_boolean("platform-split")
@@ -160,9 +153,23 @@ class _Parsing:
             output = Output(form, destination, tar, names, packing, rest)
         if self._fields:
             raise self._wrong(f"{form} outputs have no {', '.join(self._fields)}", hint="docs/outputs.md lists all")
-        if destination and form in {Form.IMAGE, Form.REGISTRY}:
-            raise self._wrong(f"{form} outputs have no dest")
         return output
+
+    def _checked(self, form: Form, destination: str, *, tar: bool) -> str:
+        """Where it goes, if that is something for outputs of this form."""
+        if destination and form in {Form.IMAGE, Form.REGISTRY, Form.CACHEONLY}:
+            raise self._wrong(f"{form} outputs have no dest")
+        if form is Form.LOCAL and destination in {"", "-"}:
+            raise self._wrong("dest= is missing: the folder")
+        if form in {Form.OCI, Form.TAR} and not destination:
+            if not tar:
+                raise self._wrong("dest= is missing: the folder")
+            destination = "-"
+        if destination == "-":
+            if not tar:
+                raise self._wrong("a folder cannot go to standard output")
+            refuse_terminal(self._option)
+        return destination
 
     def _read(self, text: str) -> dict[str, str]:
         import csv  # few builds have an output beside the store

@@ -10,7 +10,10 @@ from layers.layer import Layer
 
 def layers_read(draft: Draft, outputs: Sequence[Output], store: Store) -> tuple[Layer, ...]:
     """The layers whose bytes the outputs read; without outputs, the image goes to the store."""
-    if any(output.form is not Form.REGISTRY and not output.spare for output in outputs) or not outputs:
+    if (
+        any(output.form not in {Form.REGISTRY, Form.CACHEONLY} and not output.spare for output in outputs)
+        or not outputs
+    ):
         return draft.layers
     needed = {layer.diff_id for output in outputs for layer in layers_to_pack(draft, output.packing, store)}
     return tuple(layer for layer in draft.layers if layer.diff_id in needed)

@@ -22,9 +22,13 @@ class Form(StrEnum):
     """The root file system as a tar."""
     LOCAL = "local"
     """The root file system in a folder."""
+    CACHEONLY = "cacheonly"
+    """Nowhere: what is wanted are the steps, in the cache."""
 
 
 FILE_SYSTEMS = frozenset({Form.TAR, Form.LOCAL})
+"""The forms that are the files alone."""
+IMAGELESS = FILE_SYSTEMS | {Form.CACHEONLY}
 """The forms that are no image: neither names nor packing say anything of them."""
 
 

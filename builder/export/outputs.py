@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from builder.errors import UsageError
 from builder.events import Job
 from builder.export.image import Draft, Packaged, package
-from builder.export.output import FILE_SYSTEMS, Form, Output, Packing
+from builder.export.output import FILE_SYSTEMS, IMAGELESS, Form, Output, Packing
 from builder.report import Report
 from cache.store import Store
 from layers.data import dataclass
@@ -78,7 +78,7 @@ def refuse_several(outputs: Sequence[Output]) -> None:
 
 def all_names(names: tuple[str, ...], outputs: Sequence[Output]) -> tuple[str, ...]:
     """The full names under which the image goes anywhere, each once."""
-    given = [output.names or names for output in outputs if output.form not in FILE_SYSTEMS] if outputs else [names]
+    given = [output.names or names for output in outputs if output.form not in IMAGELESS] if outputs else [names]
     return tuple(dict.fromkeys(name for part in given for name in part))
 
 
@@ -102,6 +102,7 @@ def deliver(
     for output in outputs:
         if output.form in FILE_SYSTEMS:
             _write_file_systems(drafts, output, places)
+        if output.form in IMAGELESS:
             continue
         if output.packing not in made:
             made[output.packing] = package(drafts, output.packing, places.store, places.report)

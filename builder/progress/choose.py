@@ -7,7 +7,8 @@ from typing import Literal, TextIO
 
 from builder.events import Event, Listener
 
-Mode = Literal["auto", "tty", "plain", "quiet"]
+Mode = Literal["auto", "tty", "plain", "quiet", "rawjson"]
+"""What `--progress` may be."""
 
 
 class _Copy(io.StringIO):
@@ -53,6 +54,10 @@ def open_listener(mode: Mode, stream: TextIO, clock: Callable[[], float]) -> Abs
         from builder.progress.quiet import Quiet
 
         return Quiet(stream)
+    if mode == "rawjson":
+        from builder.progress.rawjson import RawJson
+
+        return RawJson(stream, clock)
     from builder.progress.plain import Plain
 
     return Plain(stream, clock)
