@@ -4,11 +4,12 @@ Nothing is executed here, but base images are looked up: their environment, work
 the instructions mean.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from builder.arguments import CONTROL_ARGUMENTS, PROXY_ARGUMENTS, global_arguments
 from builder.context.named import NamedContexts, full_name
-from builder.dockerfile.instructions import Dockerfile, From, Instruction, StageText
+from builder.dockerfile.instructions import Copy, Dockerfile, From, Instruction, StageText
 from builder.dockerfile.parser import parse_trigger
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
@@ -139,6 +140,7 @@ class Evaluation:
 
     def graph(self) -> Graph:
         """The target, and the stages that it needs, in the order of the file."""
+        self._look_over()
         self._reach(self._target)
         self._warn_of_unused()
         *earlier, last = (self._stage(index) for index in sorted(self._states))
@@ -206,24 +208,79 @@ class Evaluation:
             index = start.stage
         return chain
 
+    def _look_over(self) -> None:
+        """Refuse what cannot be a base or a source, in stages that nobody needs too, as BuildKit does."""
+        copies: list[dict[int, Copy]] = []
+        for index, text in enumerate(self._texts):
+            with located(text.from_.location):
+                image, _ = self._named_base(index)
+                if not self._known_start(image, index) and not self._surroundings.contexts.is_named(image):
+                    Reference.parse(image)
+            copies.append(self._copies_between(index))
+        for index, sources in enumerate(copies):
+            for source, copy in sources.items():
+                with located(copy.location):
+                    if source == index:
+                        self._refuse_later_stage(copy.from_, index)
+                    if index in _leads_to(source, copies):
+                        raise DockerfileError(
+                            f"circular dependency detected on stage: {self._texts[index].name or index}",
+                            hint="a stage copies only from stages above it",
+                            span=f"from={copy.from_}",
+                        )
+
+    def _copies_between(self, index: int) -> dict[int, Copy]:
+        """The stages that a stage copies from, be they later ones, with the instructions that do."""
+        copies: dict[int, Copy] = {}
+        for instruction in self._texts[index].instructions:
+            if isinstance(instruction, Copy) and instruction.from_:
+                with located(instruction.location):
+                    source = self._source(instruction.from_, index, len(self._texts))
+                if source is not None:
+                    copies.setdefault(source, instruction)
+        return copies
+
+    def _source(self, name: str, index: int, end: int) -> int | None:
+        """The stage before `end` that COPY --from=`name` in a stage means, if it is one."""
+        if self._surroundings.contexts.is_named(name):
+            return None
+        stage = self._stage_named(name, before=index)
+        if stage is None:
+            stage = self._stage_named(name, before=end)
+        if stage is None and re.fullmatch("[+-]?[0-9]+", name):
+            stage = self._stage_numbered(int(name), index, end)
+        return stage
+
+    def _named_base(self, index: int) -> tuple[str, Platform]:
+        """What a FROM names, and the platform that it wants."""
+        text = self._texts[index].from_
+        image = expand_word(text.image, self._globals.get, self._escape)
+        platform = self._platform_of(text)
+        if not image:
+            raise DockerfileError(
+                f"base name ({text.image}) should not be blank",
+                hint=self._near_argument(text.image) or "an ARG before the first FROM gives the variable a value",
+                span=text.image,
+            )
+        return image, platform
+
+    def _known_start(self, image: str, index: int) -> Start | None:
+        """The start for which no image is looked for: an earlier stage, even one that is called scratch, or nothing."""
+        if self._surroundings.contexts.is_named(image):
+            return None
+        stage = self._stage_named(image, before=index)
+        if stage is not None:
+            return StageStart(stage)
+        return ScratchStart() if image == SCRATCH else None
+
     def _start(self, index: int) -> Start:
         text = self._texts[index].from_
         with located(text.location):
-            image = expand_word(text.image, self._globals.get, self._escape)
-            platform = self._platform_of(text)
-            if not image:
-                raise DockerfileError(
-                    f"base name ({text.image}) should not be blank",
-                    hint=self._near_argument(text.image) or "an ARG before the first FROM gives the variable a value",
-                    span=text.image,
-                )
+            image, platform = self._named_base(index)
             self._refuse_files(image, text.image)
-            if not self._surroundings.contexts.is_named(image):
-                if image == SCRATCH:
-                    return ScratchStart()
-                stage = self._stage_named(image, before=index)
-                if stage is not None:
-                    return StageStart(stage)
+            known = self._known_start(image, index)
+            if known:
+                return known
             try:
                 base = self._find_image(image, platform, index)
             except ImageError as error:
@@ -335,9 +392,7 @@ class Evaluation:
         if self._surroundings.contexts.has_files(name):
             return FromContext(full_name(name))
         if not self._surroundings.contexts.is_named(name):
-            stage = self._stage_named(name, before=index)
-            if stage is None and name.isascii() and name.isdigit():
-                stage = self._stage_numbered(int(name), index)
+            stage = self._source(name, index, index)
             if stage is not None and self._surroundings.contexts.is_named(self._texts[stage].name):
                 return self._origin(self._texts[stage].name, index)
             if stage is not None:
@@ -348,8 +403,8 @@ class Evaluation:
             return FromContext()  # nothing is copied
         return FromImage(self._find_image(name, self._surroundings.platform, index))
 
-    def _stage_numbered(self, number: int, index: int) -> int:
-        if number >= index:
+    def _stage_numbered(self, number: int, index: int, end: int) -> int:
+        if not 0 <= number < end:
             raise DockerfileError(
                 f"invalid from flag value {number}: stage {number} does not come before this one",
                 hint=f"stages are counted from 0; this is stage {index}",
@@ -403,3 +458,14 @@ class Evaluation:
             near = closest(name, names)
             hint = f": did you mean {near}?" if near else ""
             self._surroundings.warn(f"--no-cache-filter names no stage with {name!r}{hint}", None)
+
+
+def _leads_to(stage: int, copies: Sequence[Mapping[int, Copy]]) -> set[int]:
+    """All stages that a stage copies from, directly or by others."""
+    found: set[int] = set()
+    wanted = [stage]
+    while wanted:
+        new = set(copies[wanted.pop()]) - found
+        found |= new
+        wanted.extend(new)
+    return found
