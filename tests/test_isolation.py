@@ -55,7 +55,7 @@ def test_a_command_sees_no_mount_but_those_of_a_step(inside: Inside, user: str) 
     ]
     devices = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
     of_host = set() if user == ROOT else devices  # root makes devices
-    assert {place for place in places if place.startswith("/dev/")} == {"/dev/pts", "/dev/shm", *of_host}
+    assert {place for place in places if place.startswith("/dev/")} == {"/dev/mqueue", "/dev/pts", "/dev/shm", *of_host}
 
 
 @EVERYONE

@@ -85,13 +85,15 @@ def test_proc_dev_and_sys_are_there(inside: Inside, user: str) -> None:
         ls /dev
         echo lost > /dev/null; test -c /dev/zero; echo through > /dev/stdout; cat < /dev/fd/0
         test "$(stat -c %a /dev/shm)" = 1777; touch /dev/shm/x
+        test "$(stat -c %a /dev/mqueue)" = 1777; touch /dev/mqueue/x
         test -c /dev/pts/ptmx
     """
 
     output = inside(user, lambda box: box.sh(script))
 
     assert output.split("\n") == [
-        *("fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"),
+        *("fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"),
+        *("stderr", "stdin", "stdout", "tty", "urandom", "zero"),
         "through",
     ]
 

@@ -147,6 +147,7 @@ def test_each_mount_says_what_it_is() -> None:
         "make devices in /dev",
         "mount sysfs on /sys",
         "mount proc on /proc",
+        "mount message queues on /dev/mqueue",
     ]
     assert Masks(("/a",), ("/b",), ("/c",)).describe() == "mask /a /b /c"
     assert Bind("/a", "/b", read_only=True).describe() == "bind /a to /b (read-only)"

@@ -133,8 +133,9 @@ def _devices(folder: str, *, pipe: bool) -> str:
         os.mkfifo(f"{folder}/stdout")
         os.chmod(f"{folder}/stdout", _EVERYBODY)
         os.link(f"{folder}/stdout", f"{folder}/stderr")
-    os.mkdir(f"{folder}/shm")
-    os.chmod(f"{folder}/shm", _SHARED)
+    for name in ("mqueue", "shm"):
+        os.mkdir(f"{folder}/{name}")
+        os.chmod(f"{folder}/{name}", _SHARED)
     return folder
 
 

@@ -45,7 +45,7 @@ OVERLAY_LIMIT = 500
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 """Names and numbers (kernel: admin-guide/devices.txt)."""
 
-_EVERYBODY = 0o666
+_EVERYBODY, _SHARED = 0o666, 0o1777
 _MISSING = (errno.ENOENT,)
 _ROOM = 1 << 20
 """Bytes that a step may write to the files of names, more or less."""
@@ -134,7 +134,7 @@ class Tmpfs:
     """An empty folder in memory."""
 
     target: str
-    mode: int = 0o1777
+    mode: int = _SHARED
     size: int | None = 64 << 20
     """Most bytes that it holds; None is half of the machine's memory."""
     flags: int = _DATA_ONLY
@@ -309,7 +309,7 @@ class Sys:
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """A minimal /dev of its own: six devices, the usual links, terminals, and shared memory.
+    """A minimal /dev of its own: six devices, the usual links, terminals, shared memory, and a place for `Queues`.
 
     In a user namespace nobody may make a device: then those of the host are shown.
     """
@@ -338,6 +338,9 @@ class Devices:
         self._terminals(f"{self.target}/pts")
         os.mkdir(f"{self.target}/shm")
         Tmpfs(f"{self.target}/shm", size=self.shared_memory).apply(host)
+        queues = f"{self.target}/mqueue"
+        os.mkdir(queues)
+        os.chmod(queues, _SHARED)
 
     def _terminals(self, target: str) -> None:
         """Mount a devpts instance whose terminals belong to group 5 (tty), where that id exists."""
@@ -349,6 +352,24 @@ class Devices:
             if error.errno != errno.EINVAL:
                 raise
             mount("devpts", target, "devpts", MS_NOSUID | MS_NOEXEC, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The message queues of the step's own IPC namespace; an empty folder where the kernel has or grants none."""
+
+    target: str
+
+    def describe(self) -> str:
+        return f"mount message queues on {self.target}"
+
+    def apply(self, host: int) -> None:
+        _make(self, host)
+
+    def calls(self, host: int, opened: list[int]) -> tuple[Call, ...]:  # noqa: ARG002 - part of the protocol
+        """See `Later`."""
+        refusals = (errno.ENODEV, errno.EPERM, errno.EACCES)
+        return (_mounting("mqueue", self.target, "mqueue", _DATA_ONLY, tolerated=refusals),)
 
 
 def _make(mount: Later, host: int) -> None:
@@ -410,7 +431,7 @@ def _moving(tree: int, target: str, *, tolerated: tuple[int, ...] = ()) -> Call:
     return call("move_mount", tree, b"", AT_FDCWD, path, flags, subject=target, tolerated=tolerated)
 
 
-LATER = (Proc, Sys, Bind, Tmpfs)
+LATER = (Proc, Sys, Queues, Bind, Tmpfs)
 """Mounts that can be laid out as calls."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from builder.errors import SandboxError
 from builder.sandbox.attached import Attached, attach
 from builder.sandbox.mount_points import MountPoints, RootView
-from builder.sandbox.mounts import OVERLAY_LIMIT, Bind, Devices, Masks, Mount, Overlay, Proc, Sys
+from builder.sandbox.mounts import OVERLAY_LIMIT, Bind, Devices, Masks, Mount, Overlay, Proc, Queues, Sys
 from builder.sandbox.process import SHARED_MEMORY
 from layers.data import dataclass
 from layers.entry import Entry
@@ -91,16 +91,17 @@ def mount_plan(spec: RootSpec) -> Plan:
 
 def _system(at: Mapping[str, str], spec: RootSpec) -> tuple[Mount, ...]:
     """/dev, /proc and /sys, at the places where the image has them."""
-    devices = Devices(at["dev"], spec.shared_memory)
+    devices, queues = Devices(at["dev"], spec.shared_memory), Queues(f"{at['dev']}/mqueue")
     if spec.privileged:
-        return devices, Sys(at["sys"], Masks(), read_only=False), Proc(at["proc"], Masks())
+        return devices, Sys(at["sys"], Masks(), read_only=False), Proc(at["proc"], Masks()), queues
     masks = Masks(
         files=_below(at["proc"], _PROC_FILES),
         folders=_below(at["proc"], _PROC_FOLDERS),
         read_only=_below(at["proc"], _PROC_READ_ONLY),
         null=f"{at['dev']}/null",
     )
-    return devices, Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS))), Proc(at["proc"], masks)
+    sys = Sys(at["sys"], Masks(folders=_below(at["sys"], _SYS_FOLDERS)))
+    return devices, sys, Proc(at["proc"], masks), queues
 
 
 def _below(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
