@@ -3,8 +3,9 @@
 One connection behind one lock: the threads of a build write few and small rows, and a lock is quicker than opening.
 """
 
+# The package sqlite3 is this module and forms for dates, which are not used here and take longer to import than it.
+import _sqlite3 as sqlite3
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock

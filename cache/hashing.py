@@ -6,7 +6,6 @@ forked has all that it needs, and gives back 72 bytes for each file.
 
 import hashlib
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -98,6 +97,8 @@ class _Helper:
 
     def end(self) -> None:
         """Leave nothing of it."""
+        import signal  # a millisecond, which no build needs that hashes little
+
         os.close(self._reader)
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)

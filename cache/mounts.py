@@ -11,8 +11,8 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from enum import StrEnum
 
+from cache.mount_sharing import Sharing
 from cache.trees import mapping
 from layers.data import dataclass
 from layers.digest import Digest
@@ -20,17 +20,6 @@ from layers.errors import StoreError
 from layers.owners import give
 
 _USUAL_MODE = 0o755
-
-
-class Sharing(StrEnum):
-    """Who may use a cache at the same time."""
-
-    SHARED = "shared"
-    """Everybody who shares it."""
-    PRIVATE = "private"
-    """One step; others get a further folder, which is kept too."""
-    LOCKED = "locked"
-    """One step; others wait."""
 
 
 @dataclass(frozen=True, slots=True)

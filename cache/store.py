@@ -17,13 +17,12 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cache.db import Database
-from cache.downloads import Downloads
 from cache.files import FileTable
-from cache.mounts import CacheMounts
 from cache.records import Records
-from cache.trees import Trees, remove
 from layers.blob import NewFile, explained
 from layers.digest import Digest
 from layers.errors import StoreError
@@ -32,6 +31,11 @@ from layers.layer import Layer
 from layers.layout import Layout
 from layers.oci import Descriptor
 from layers.view import View
+
+if TYPE_CHECKING:
+    from cache.downloads import Downloads
+    from cache.mounts import CacheMounts
+    from cache.trees import Trees
 
 _FOLDERS = ("images", "trees", "indexes", "locks", "mounts", "tmp")
 LENT = "lent"
@@ -56,13 +60,33 @@ class Store:
         self.layout = Layout(self._path("images"), temporary=self._path("tmp"), heals=True)
         self.records = Records(self.database, self.layout)
         self.files = FileTable(self.database)
-        self.downloads = Downloads(self.database, self.layout)
-        self.trees = Trees(self._path("trees"), lock=self.lock, scratch=self.scratch, bring=self.bring)
-        self.mounts = CacheMounts(self._path("mounts"), lock=self.lock, scratch=self.scratch)
         self.supply: Supply = _nothing
         """Brings layers that are not here, and that somebody needs; StoreError if nobody has them."""
         self._held: dict[str, int] = {}
         self._indexes: dict[Digest, LayerIndex] = {}
+
+    # What few builds need is imported when it is asked for.
+
+    @cached_property
+    def trees(self) -> "Trees":
+        """Unpacked layers."""
+        from cache.trees import Trees
+
+        return Trees(self._path("trees"), lock=self.lock, scratch=self.scratch, bring=self.bring)
+
+    @cached_property
+    def mounts(self) -> "CacheMounts":
+        """What RUN --mount=type=cache keeps."""
+        from cache.mounts import CacheMounts
+
+        return CacheMounts(self._path("mounts"), lock=self.lock, scratch=self.scratch)
+
+    @cached_property
+    def downloads(self) -> "Downloads":
+        """What was fetched by its URL."""
+        from cache.downloads import Downloads
+
+        return Downloads(self.database, self.layout)
 
     @property
     def note(self) -> str:
@@ -110,6 +134,8 @@ class Store:
 
     def release(self, path: str) -> None:
         """Remove a temporary folder that `temporary` gave; what cannot be removed now is left to a later sweep."""
+        from cache.trees import remove
+
         with suppress(StoreError):
             remove(path)
         _unlock(self._held.pop(path))
@@ -212,6 +238,8 @@ def _create(root: str) -> None:
 
 
 def _remove_if_abandoned(path: str) -> None:
+    from cache.trees import remove
+
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

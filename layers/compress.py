@@ -13,8 +13,9 @@ import io
 from collections.abc import Callable
 from enum import StrEnum
 from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.oci import DOCKER_LAYERS, LAYER, LAYER_GZIP, LAYER_ZSTD
 
@@ -230,7 +231,8 @@ class _Member(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
-class _Form(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Form:
     name: str
     begin: Callable[[], _Member]
     error: type[Exception]

@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 from layers.entry import CHARACTER, DIRECTORY, HARDLINK, OPAQUE_NAME, SYMLINK, WHITEOUT_PREFIX, Entry, Kind, new
 from layers.errors import ImageError
-
-MOST_LINKS = 40
-"""Symlinks followed for one path; the kernel's limit (path_resolution(7))."""
+from layers.paths import MOST_LINKS
 
 _LONGEST = 4096
 """PATH_MAX of Linux: no process could name more, and a deep tree takes its depth in memory for each folder."""

@@ -10,7 +10,7 @@ from layers.data import dataclass
 from layers.digest import Digest
 from layers.entry import DIRECTORY, SECOND, Change, Entry, Kind, new
 from layers.errors import ImageError
-from layers.index import IndexBuilder, LayerIndex
+from layers.index import LayerIndex
 from layers.layout import Layout
 from layers.oci import Descriptor
 
@@ -64,6 +64,7 @@ def fill_layer(
 ) -> tuple[Layer, LayerIndex]:
     """The same, into a blob that somebody else commits."""
     from layers.compress import compressor
+    from layers.indexing import IndexBuilder
     from layers.pipeline import Pipeline
     from layers.tar import TarWriter, read_content
 
@@ -91,6 +92,7 @@ def read_layer(
     `also` is given each entry of the tar in the same pass, with its content.
     """
     from layers.compress import decompressed
+    from layers.indexing import IndexBuilder
     from layers.tar import read_tar
 
     hashed = _Hashed(decompressed(stream), diff_id)

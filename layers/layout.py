@@ -15,10 +15,11 @@ from layers.data import replace
 from layers.digest import Digest
 from layers.errors import ImageError, StoreError
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
-from layers.partial import PartialBlob
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from layers.partial import PartialBlob
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -84,8 +85,10 @@ class Layout:
         """Bring the names of all blobs to the disk."""
         sync_folder(os.path.join(self.root, "blobs", "sha256"))
 
-    def partial(self, descriptor: Descriptor, *, wait: Callable[[], object]) -> PartialBlob:
+    def partial(self, descriptor: Descriptor, *, wait: Callable[[], object]) -> "PartialBlob":
         """A download of a blob, which may have begun before; `wait` is called while another process fetches it."""
+        from layers.partial import PartialBlob  # most builds fetch nothing
+
         self._create()
         name = f"fetch-{descriptor.digest.algorithm}-{descriptor.digest.hex}"
         return PartialBlob(os.path.join(self._temporary, name), self.path(descriptor.digest), descriptor, wait=wait)

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from layers.entry import Entry, Kind
 from layers.errors import ImageError
-from layers.landing import MOST_LINKS
+
+MOST_LINKS = 40
+"""Symlinks followed for one path; the kernel's limit (path_resolution(7))."""
 
 
 def resolve(lookup: Callable[[str], Entry | None], path: str, *, follow_last: bool = True) -> str:

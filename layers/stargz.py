@@ -19,7 +19,8 @@ from layers.data import dataclass
 from layers.digest import Digest, canonical_json
 from layers.entry import SECOND, Entry, Kind
 from layers.errors import ImageError
-from layers.index import IndexBuilder, LayerIndex
+from layers.index import LayerIndex
+from layers.indexing import IndexBuilder
 from layers.tar import read_tar
 from layers.tar_header import BLOCK, ZEROS, encode
 

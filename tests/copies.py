@@ -12,7 +12,7 @@ from builder.steps.sources import find_sources
 from builder.steps.step import Copy, FromContext, InlineFile
 from builder.steps.target import Target
 from layers.entry import Change, Entry, Kind
-from layers.index import IndexBuilder
+from layers.indexing import IndexBuilder
 from layers.view import View
 
 NOW = 5_000_000_000

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from hypothesis import strategies as st
 
 from layers.entry import Entry, Kind
-from layers.index import IndexBuilder, LayerIndex
+from layers.index import LayerIndex
+from layers.indexing import IndexBuilder
 from layers.tar import read_tar
 
 _TYPES = {

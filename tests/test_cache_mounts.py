@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cache.mounts import CacheKind, CacheMounts, Sharing
+from cache.mount_sharing import Sharing
+from cache.mounts import CacheKind, CacheMounts
 from cache.store import Store
 from layers.digest import Digest
 from layers.errors import StoreError

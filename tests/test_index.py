@@ -10,7 +10,8 @@ from tars import file, folder, hard_link, index_of, layers, symlink
 
 from layers.entry import Entry, Kind
 from layers.errors import ImageError
-from layers.index import FORMAT, LARGEST_FILE, IndexBuilder, IndexFormatError, LayerIndex
+from layers.index import FORMAT, IndexFormatError, LayerIndex
+from layers.indexing import LARGEST_FILE, IndexBuilder
 
 
 def test_entries_keep_the_order_of_the_tar() -> None:

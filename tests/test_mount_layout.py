@@ -21,7 +21,7 @@ from builder.steps.step import (
     TmpfsMount,
 )
 from builder.steps.tree import Tree, walk
-from cache.mounts import Sharing
+from cache.mount_sharing import Sharing
 from layers.digest import Digest, canonical_json
 from layers.entry import Content, Entry, Kind
 from layers.oci import Platform

@@ -22,7 +22,7 @@ from builder.steps.step import (
     SshMount,
     TmpfsMount,
 )
-from cache.mounts import Sharing
+from cache.mount_sharing import Sharing
 from layers.data import replace
 from layers.oci import ImageConfig, Platform, RunConfig
 

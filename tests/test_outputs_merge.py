@@ -12,7 +12,8 @@ from tars import content_of, file, folder, hard_link, index_of, layers, symlink,
 
 from layers.entry import Change, Entry, Kind
 from layers.errors import ImageError
-from layers.index import IndexBuilder, LayerIndex
+from layers.index import LayerIndex
+from layers.indexing import IndexBuilder
 from layers.landing import Effect, Landing
 from layers.merge import merged, squashed
 from layers.tar import TarWriter, read_tar

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from builder.dockerfile.reader import Source, Statement, read
 from builder.errors import DockerfileError, Location
+from cache.db import Database
+from cache.records import Records
+from layers.layout import Layout
 
 LINES = st.lists(
     st.sampled_from(
@@ -232,6 +235,25 @@ def test_time_grows_with_the_length_only(text: str) -> None:
     source("FROM a\n" + text)
 
     assert time.process_time() - started < 10
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    folder = tmp_path_factory.mktemp("memory")
+    return Records(Database(str(folder / "cache.db")), Layout(str(folder / "images")))
+
+
+@pytest.mark.property
+@given(LINES)
+def test_a_file_is_read_the_same_whoever_remembers_it(memory: Records, lines: list[str]) -> None:
+    data = "\n".join(lines).encode()
+    try:
+        plain = read(data, "Dockerfile")
+    except DockerfileError:
+        return
+
+    assert read(data, "Dockerfile", memory) == plain
+    assert read(data, "Dockerfile", memory) == plain
 
 
 @pytest.mark.property

@@ -1,12 +1,12 @@
 """Checks of FROM: its variables, its platform, the image that it leads to."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.checks.rule import Findings, Subject, at, at_variable
 from builder.dockerfile.suggest import closest
 from builder.dockerfile.words import expand_word
 from builder.errors import DockerfileError
+from layers.data import dataclass
 from layers.errors import ImageError
 from layers.oci import Platform
 from layers.registry.reference import Reference
@@ -71,7 +71,8 @@ def invalid_base_image_platform(subject: Subject) -> Findings:
             yield at(from_, from_.image), f"the base image {from_.image} is for {stage.base}, not for {wanted}"
 
 
-class _Expanded(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Expanded:
     text: str
     names: frozenset[str]
     """The variables in it."""

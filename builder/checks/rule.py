@@ -1,7 +1,6 @@
 """What a check is, and what it finds."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from builder.dockerfile.instructions import Instruction
 from builder.errors import Location
@@ -9,7 +8,8 @@ from builder.survey import Survey
 from layers.data import dataclass, replace
 
 
-class Subject(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Subject:
     """What checks look at."""
 
     survey: Survey
@@ -37,7 +37,8 @@ class Rule:
         return f"https://docs.docker.com/go/dockerfile/rule/{_hyphenated(self.name)}/"
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finding:
     """One place where a rule is broken."""
 
     rule: Rule

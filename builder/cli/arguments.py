@@ -9,6 +9,9 @@ from builder.errors import UsageError
 from layers.errors import ImageError
 from layers.oci import Platform
 
+# Else argparse looks for translations of its words, of which there are none, and reads the names of all locales first.
+argparse._ = str  # type: ignore[attr-defined]  # its own name for gettext
+
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """As Go reads them, or nearly."""
 

@@ -1,11 +1,11 @@
 """The command line: picks the command, shows errors, and is the only place that exits."""
 
+# The module signal is this one and names for its numbers, which take more than a millisecond to make.
+import _signal  # type: ignore[import-not-found]  # typeshed has none
 import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from builder.cli.show import show_error
 from builder.cli.world import World
@@ -48,7 +48,7 @@ def entry(question: Question | None = None) -> None:
     # A build makes hundreds of thousands of tuples that live to its end; the collector would walk them over and over.
     gc.set_threshold(200_000, 50, 50)
     # Whoever ends us politely gets the same clean end as a person at the keyboard.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _signal.signal(_signal.SIGTERM, _signal.default_int_handler)
     status = main(sys.argv[1:], World.of_process(question))
     try:
         sys.stdout.flush()
@@ -79,19 +79,20 @@ def _execute(command: str, arguments: Sequence[str], world: World) -> int:
     """Run one command, and tell what ends it."""
     try:
         # Only the one command is imported: what people run most, a build with nothing to do, should start at once.
-        status: int = import_module(f"builder.cli.{command}").main(arguments, world)
+        __import__(module := f"builder.cli.{command}")
+        status: int = sys.modules[module].main(arguments, world)
         world.out.flush()
     except PybuildError as error:
         show_error(error, world.err)
         return error.exit_status
     except KeyboardInterrupt:
         world.err.write("interrupted\n")
-        return 128 + signal.SIGINT
+        return 128 + int(_signal.SIGINT)
     except OSError as error:
         # The interpreter would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            return 128 + signal.SIGPIPE
+            return 128 + int(_signal.SIGPIPE)
         show_error(PybuildError(str(error)), world.err)
         return PybuildError.exit_status
     return status

@@ -1,7 +1,7 @@
 """What a text on the command line means as a context: a folder, a repository, a URL, an image."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from layers.data import dataclass
@@ -43,12 +43,14 @@ class LayoutContext:
     location: str
 
 
-Files = Union[Folder, Url, "Repository"]
 Images = ImageContext | LayoutContext
-ContextSource = Files | Images
+
+if TYPE_CHECKING:
+    Files = Folder | Url | Repository
+    ContextSource = Files | Images
 
 
-def context_source(text: str) -> ContextSource:
+def context_source(text: str) -> "ContextSource":
     """What the text means; UsageError for a scheme that is none of these. Whether it is there is not looked at."""
     if text.startswith(_DOCKER_IMAGE):
         return ImageContext(text.removeprefix(_DOCKER_IMAGE))
@@ -57,7 +59,7 @@ def context_source(text: str) -> ContextSource:
     return _elsewhere(text) if "://" in text or "@" in text else Folder(text)
 
 
-def _elsewhere(text: str) -> Files:
+def _elsewhere(text: str) -> "Files":
     """A repository or a URL; else a folder with an unusual name."""
     # Not at the top: most contexts are folders, and have nothing of these in their names.
     from builder.context.repository import parse_repository, scheme_of, without_password
@@ -83,7 +85,7 @@ class NamedContexts:
         """UsageError for a source of a form that there is not."""
         self._sources = {_key(name): context_source(text) for name, text in texts.items()}
 
-    def find(self, name: str) -> ContextSource | None:
+    def find(self, name: str) -> "ContextSource | None":
         """What stands for a name in FROM or --from; None if it has no special meaning."""
         return self._sources.get(_key(name)) if self._sources else None
 

@@ -3,12 +3,13 @@
 import os
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from builder.context.named import Files, Folder, Url
+from builder.context.named import Folder, Url
 from builder.context.remote import Remotes, file_name
 from cache.store import Store
 from layers.data import dataclass
 
 if TYPE_CHECKING:
+    from builder.context.named import Files
     from builder.context.repository import Repository
 
 _BLOCK = 1 << 20
@@ -33,7 +34,7 @@ class Places:
         self._remotes = remotes
         self._keep_git_dir = keep_git_dir
 
-    def of_source(self, source: Files) -> Place:
+    def of_source(self, source: "Files") -> Place:
         """The place of a context; ContextError if it cannot be had."""
         if isinstance(source, Folder):
             return Place(source.path, is_lasting=True)

@@ -57,9 +57,9 @@ class Contexts:
         given = self._options.dockerfile
         self._once |= given == STDIN or "://" in given
         if given == STDIN:
-            return read(sys.stdin.buffer.read(), NAME)
+            return self._source(sys.stdin.buffer.read(), NAME)
         if "://" in given and isinstance(source := context_source(given), Url):
-            return read(_content(self._remotes.path(self._remotes.file(source.url))), NAME)
+            return self._source(_content(self._remotes.path(self._remotes.file(source.url))), NAME)
         place = self._place("")
         if place.is_lasting:
             # -f is relative to the current folder, as for docker.
@@ -68,16 +68,19 @@ class Contexts:
             data = _content(path)
             self._note_read(usual, None if usual != path else data)
             self._note_read(path, data)
-            return read(data, os.path.basename(path))
+            return self._source(data, os.path.basename(path))
         if place.file:
             if given:
                 raise UsageError(f"the context is a Dockerfile, and -f {given} names another one")
-            return read(_content(place.file), NAME)
+            return self._source(_content(place.file), NAME)
         path = self._spelt_inside(place, given or NAME)
         inside = self._inside(place, path)
         if inside is None:
             raise DockerfileError(f"the context has no {path}", hint="-f FILE names another file in it")
-        return read(inside, os.path.basename(path))
+        return self._source(inside, os.path.basename(path))
+
+    def _source(self, data: bytes, name: str) -> Source:
+        return read(data, name, self._store.records)
 
     def is_ignored(self, path: str) -> bool:
         """Whether the ignore file leaves out a path of the build context, and all below it; False without a context."""

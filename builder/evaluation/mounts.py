@@ -16,7 +16,7 @@ from builder.dockerfile.values import size
 from builder.errors import DockerfileError
 from builder.evaluation.stage_state import Scope, StageState
 from builder.steps.step import BindMount, CacheMount, Origin, RunMount, SecretMount, SshMount, TmpfsMount
-from cache.mounts import Sharing
+from cache.mount_sharing import Sharing
 
 _NAMES = {
     "type": "type",

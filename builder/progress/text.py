@@ -1,7 +1,6 @@
 """Text for people out of bytes from programs: nothing that a RUN prints can command the terminal."""
 
 import re
-import unicodedata
 
 # Both are texts, which re compiles when they are first used: most builds never need them.
 # ECMA-48: control sequences (5.4), control strings up to their terminator (5.6), and two-character escapes (5.3).
@@ -88,6 +87,8 @@ def columns_of(text: str) -> int:
 
 
 def _columns(character: str) -> int:
+    import unicodedata  # most texts are ASCII
+
     if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -16,7 +16,8 @@ from builder.steps.mounts_layout import ALONE, lay_out
 from builder.steps.stage_tree import StageTree
 from builder.steps.step import BindMount, CacheMount, Run, Script, SecretMount, SshMount, TmpfsMount
 from builder.steps.tree import walk
-from cache.mounts import CacheKind, Sharing
+from cache.mount_sharing import Sharing
+from cache.mounts import CacheKind
 from cache.store import Store
 from layers.blob import explained
 from layers.data import dataclass, field

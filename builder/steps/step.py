@@ -4,7 +4,7 @@ from builder.errors import Location
 from builder.sandbox.process import Host, Ulimit
 from builder.steps.mode import Mode
 from builder.steps.remote import Remote
-from cache.mounts import Sharing
+from cache.mount_sharing import Sharing
 from layers.data import dataclass
 from layers.oci import Descriptor, Image, Platform
 

@@ -40,7 +40,7 @@ class Reference:
         repository, colon, tag = path.partition(":")
         if host == DOCKER_HUB and repository and "/" not in repository:
             repository = _OFFICIAL + repository
-        if not re.fullmatch(_HOST, host):
+        if host != DOCKER_HUB and not re.fullmatch(_HOST, host):
             raise ImageError(f"{text!r} is not an image name: {host!r} is not a host")
         _check_repository(text, repository)
         if colon and not _TAG.fullmatch(tag):

@@ -19,7 +19,8 @@ def load() -> Callable[[bytes], None]:
     """Import what is fuzzed; imports before this would not be instrumented."""
     from layers.compress import decompressed
     from layers.errors import PybuildError
-    from layers.index import IndexBuilder, LayerIndex
+    from layers.index import LayerIndex
+    from layers.indexing import IndexBuilder
     from layers.tar import read_tar
     from layers.view import View
 

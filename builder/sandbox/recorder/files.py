@@ -12,8 +12,8 @@ from builder.sandbox.recorder.identity import LEAVE, Identity, refused
 from builder.sandbox.recorder.program import MAKES_A_FILE
 from builder.sandbox.recorder.tasks import AT_FDCWD
 from layers import owners
-from layers.landing import MOST_LINKS
 from layers.owners import DEVICE, attributes, noted
+from layers.paths import MOST_LINKS
 
 _AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW = 0x1000, 0x100
 _ROOT = (0, 0)
