@@ -16,6 +16,9 @@ from layers.blob import explained
 from layers.errors import ImageError
 from layers.oci import Descriptor
 
+_AT_ONCE = 8 << 20
+"""Bytes that are sent to the disk while others come, so that `commit` has little to wait for."""
+
 
 class PartialBlob:
     """The one file for a blob that is being fetched, locked by who fetches it."""
@@ -34,6 +37,8 @@ class PartialBlob:
         """Bytes that were there already; they count when they have been read back."""
         self.size = 0
         """Bytes that have been hashed."""
+        self._sent = 0
+        """Bytes that have been sent to the disk."""
         self._done = False
 
     def __enter__(self) -> Self:
@@ -71,6 +76,10 @@ class PartialBlob:
             raise explained(error, self._path) from error
         self._hash.update(data)
         self.size += len(data)
+        if self.size - self._sent >= _AT_ONCE:
+            with suppress(OSError):  # it is but a wish, by which Linux begins to write
+                os.posix_fadvise(self._fd, self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self.size
 
     def commit(self) -> None:
         """Make a blob of it. ImageError, and nothing is left of it, if it is not the one that was wanted."""
