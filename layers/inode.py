@@ -22,6 +22,7 @@ _SELINUX = "security.selinux"
 _CAPABILITY_V3_SIZE = 24
 """Flags in 3 bytes, revision, capabilities in 16, and the id of a user namespace's root (linux/capability.h)."""
 _BLOCK = 1 << 20
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST = 2**62
 """In ns; what utimensat(2) takes is more, what file systems keep is less."""
 
@@ -210,8 +211,7 @@ def _make_file(entry: Entry, folder: int, name: str, content: BinaryIO | None) -
 
 
 def _create(folder: int, name: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(name, flags, 0o600, dir_fd=folder)
+    return os.open(name, _NEW, 0o600, dir_fd=folder)
 
 
 def _make_device(entry: Entry, folder: int, name: str) -> None:

@@ -163,8 +163,11 @@ class Header(NamedTuple):
     def parse(cls, block: bytes) -> Self:
         """Take a block apart; TarError if its checksum says that it is no header."""
         header = cls._make(_HEADER.unpack(block))
+        checksums = _checksums(block)
+        if header.checksum == b"%06o\0 " % checksums[0]:  # as nearly all tars have it
+            return header
         try:
-            if _number(header.checksum) in _checksums(block):
+            if _number(header.checksum) in checksums:
                 return header
         except TarError:
             pass  # any text is here where a tar has its checksum: that is no reason to quote it
@@ -259,7 +262,7 @@ def decode(header: Header, said: dict[bytes, bytes]) -> Entry:
 
 
 def _kind(header: Header, said: dict[bytes, bytes]) -> Kind:
-    if header.type == b"S" or any(key.startswith(b"GNU.sparse.") for key in said):
+    if header.type == b"S" or (said and any(key.startswith(b"GNU.sparse.") for key in said)):
         raise TarError("the tar has sparse files", hint="write it without tar's option --sparse")
     kind = _KINDS.get(header.type)
     if kind is None:
