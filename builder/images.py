@@ -1,7 +1,7 @@
 """Finds the images that FROM and --from name: a named context, the store, a registry; and brings their layers."""
 
 import os
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.context.named import ImageContext, LayoutContext, NamedContexts, full_name
@@ -152,9 +152,8 @@ class Images:
 
         def inspect(layer: Descriptor, stream: BinaryIO) -> None:
             diff_id = image.diff_id_of(layer)
-            with self._store.trees.growing(diff_id) if diff_id in self._stood_on else nullcontext() as tree:
-                index = read_layer(layer, diff_id, stream, tree)
-            self._store.keep_index(diff_id, index)
+            read = self._store.trees.grow if diff_id in self._stood_on else read_layer
+            self._store.keep_index(diff_id, read(layer, diff_id, stream))
 
         if self._registry is None:
             self._registry = self._stack.enter_context(Registry(self._registries, warn=self._report.warn))

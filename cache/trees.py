@@ -11,26 +11,25 @@ made; until `settle` has flushed it, a tree of an earlier boot may have lost dat
 
 import errno
 import hashlib
-import io
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from layers.digest import Digest
-from layers.entry import Entry
-from layers.errors import ImageError, StoreError
-from layers.layer import Layer
+from layers.errors import StoreError
+from layers.index import LayerIndex
+from layers.layer import Layer, read_layer, verified_tar
 from layers.layout import Layout
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-    from layers.unpack import Tree
+from layers.oci import Descriptor
 
 _FRESH = ".fresh"
-_BLOCK = 1 << 20
+_WORTH_A_PROCESS = 4_000_000
+"""Bytes of a blob whose unpacking takes several times as long as the start of an interpreter."""
+_MOST_PROCESSES = 4
+"""That unpack at a time: as many as layers come at once."""
 
 
 class Trees:
@@ -52,6 +51,10 @@ class Trees:
         self._root = root
         self._lock = lock
         self._scratch = scratch
+        processors = len(os.sched_getaffinity(0))
+        self._processes = min(processors, _MOST_PROCESSES) if processors > 1 else 0
+        """How many processes may unpack at a time."""
+        self._free = threading.BoundedSemaphore(self._processes)
         self._trusted: set[str] = set()
         """Paths of trees whose notes need not be read again: a tree that is flushed, or of this boot, stays so."""
 
@@ -86,26 +89,19 @@ class Trees:
             self._replace(folder, path, scratch)
             return path
 
-    @contextmanager
-    def growing(self, diff_id: Digest) -> Iterator[Callable[[Entry, BinaryIO], None]]:
-        """Make a layer's tree in the pass in which its blob comes: of the entries of its tar, as they are given.
+    def grow(self, descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> LayerIndex:
+        """As `layers.layer.read_layer`, of a blob that comes as this stream; the layer's tree is made in the same pass.
 
-        It is kept if the block ends well, which says that the tar is what the diff_id says. A tree that leans on those
-        below, or that cannot be made, is left to `ensure`, which has them and tells what is wrong.
+        The tree is kept if the blob is what its diff_id says. One that leans on those below, or that cannot be made, is
+        left to `ensure`, which has them and tells what is wrong.
         """
-        from layers.unpack import growing
-
         with self._scratch("tree") as scratch:
-            folder = os.path.join(scratch, "tree")
-            os.mkdir(folder, 0o755)
-            with growing(folder) as tree:
-                sapling = _Sapling(tree)
-                yield sapling.add
-                sapling.finish()
-            if sapling.is_good:
+            folder, index = self._grown(descriptor, diff_id, stream, scratch)
+            if folder:
                 with self._lock(f"tree-{diff_id.hex}"):
                     if not self.has(diff_id):
                         self._replace(folder, self.path(diff_id), scratch)
+        return index
 
     def stack(self, layers: Sequence[Layer], layout: Layout) -> tuple[str, ...]:
         """The trees that make up the image of these layers, lowest first; see `ensure` and `seen`.
@@ -117,7 +113,9 @@ class Trees:
         root = os.path.join(self._root, mapping())
         folders = [f"{root}/{layer.diff_id.hex}" for layer in layers]
         whole = [self._is_whole(folder) for folder in folders]
-        self._bring([layer for layer, there in zip(layers, whole, strict=True) if not there])
+        missing = [layer for layer, there in zip(layers, whole, strict=True) if not there]
+        self._bring(missing)
+        self._grow_large(missing, layout)
         for place, there in enumerate(whole):
             if not there:
                 folders[place] = self.ensure(layers[place], layout, folders[:place])
@@ -159,6 +157,44 @@ class Trees:
             with suppress(FileNotFoundError):
                 os.unlink(note)
 
+    def _grow_large(self, layers: Sequence[Layer], layout: Layout) -> None:
+        """Unpack layers that are here side by side, as far as they are large and not known to lean on others."""
+        large = [layer for layer in layers if layer.descriptor.size >= _WORTH_A_PROCESS]
+        if not large or not self._processes:
+            return
+        from concurrent.futures import ThreadPoolExecutor  # see `_unpack`
+
+        with suppress(FileNotFoundError):
+            names = os.listdir(os.path.join(self._root, mapping()))
+            large = [layer for layer in large if not _leans(layer, names)]
+
+        def grow(layer: Layer) -> None:
+            with self._lock(f"tree-{layer.diff_id.hex}"), self._scratch("tree") as scratch:
+                if not self.has(layer.diff_id):
+                    with layout.open(layer.descriptor) as blob:
+                        folder, _ = self._grown(layer.descriptor, layer.diff_id, blob, scratch)
+                    if folder:
+                        self._replace(folder, self.path(layer.diff_id), scratch)
+
+        with ThreadPoolExecutor(self._processes) as pool:
+            for _ in pool.map(grow, large):
+                pass
+
+    def _grown(self, descriptor: Descriptor, diff_id: Digest, stream: BinaryIO, scratch: str) -> tuple[str, LayerIndex]:
+        """A tree that was made in a temporary folder, empty if it is not whole; and the layer's index."""
+        from cache.growing import growing  # see `_unpack`
+
+        folder = os.path.join(scratch, "tree")
+        os.mkdir(folder, 0o755)
+        apart = descriptor.size >= _WORTH_A_PROCESS and self._free.acquire(blocking=False)
+        try:
+            with growing(folder, apart=apart) as sapling:
+                index = read_layer(descriptor, diff_id, stream, sapling.add)
+                return folder if sapling.finish() else "", index
+        finally:
+            if apart:
+                self._free.release()
+
     def _replace(self, folder: str, path: str, scratch: str) -> None:
         """As `_place`, after whatever stands there that cannot be trusted was moved away."""
         try:
@@ -190,38 +226,6 @@ class Trees:
                 return False
             self._trusted.add(path)
         return True
-
-
-class _Sapling:
-    """A tree that may come to nothing, without this being anybody's error."""
-
-    def __init__(self, tree: "Tree") -> None:
-        self._tree = tree
-        self.is_good = True
-
-    def add(self, entry: Entry, content: BinaryIO) -> None:
-        """Put an entry into the tree, if that is still worth it. Errors of the content's stream come as they are."""
-        with self._alone():
-            if self.is_good:
-                self._tree.add(entry, content)
-
-    def finish(self) -> None:
-        """There are no more entries."""
-        with self._alone():
-            if self.is_good:
-                self._tree.finish()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            self.is_good = False
-        except ImageError:
-            self.is_good = False
-            if not self._tree.leans:
-                raise
-        self.is_good &= not self._tree.leans
 
 
 def remove(path: str) -> None:
@@ -262,6 +266,12 @@ def _not_kept(path: str, error: OSError) -> StoreError:
     return StoreError(f"the tree {path} cannot be kept: {error.strerror}")
 
 
+def _leans(layer: Layer, names: Sequence[str]) -> bool:
+    """Whether one of the names of trees is that of a layer above certain others."""
+    own = f"{layer.diff_id.hex}."
+    return any(name.startswith(own) and name != own[:-1] + _FRESH for name in names)
+
+
 def _stack_name(lowers: Sequence[str]) -> str:
     """A short name for the trees below one that is right only above them."""
     return hashlib.sha256("\n".join(map(os.path.basename, lowers)).encode()).hexdigest()[:16]
@@ -278,41 +288,8 @@ def _unpack(layer: Layer, layout: Layout, folder: str, lowers: Sequence[str]) ->
 @contextmanager
 def _tar_of(layer: Layer, layout: Layout) -> Iterator[BinaryIO]:
     """The tar of a layer; at the end of the block, ImageError if it is not what its diff_id says."""
-    from layers.compress import decompressed  # see `_unpack`
-
-    with layout.open(layer.descriptor) as blob:
-        hashed = _Hashed(decompressed(blob))
-        yield io.BufferedReader(hashed, _BLOCK)
-        digest = hashed.finish()
-    if digest != layer.diff_id:
-        raise ImageError(
-            f"layer {layer.descriptor.digest} unpacks to {digest}, and the image says {layer.diff_id}",
-            hint="the image is damaged or forged: build or pull it again",
-        )
-
-
-class _Hashed(io.RawIOBase):
-    """A stream that hashes what is read of it."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._state = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        view = memoryview(buffer)
-        block = self._source.read(len(view))
-        view[: len(block)] = block
-        self._state.update(block)
-        return len(block)
-
-    def finish(self) -> Digest:
-        """Read what is left, and give the digest of all of it."""
-        while self.read(_BLOCK):
-            pass
-        return Digest("sha256:" + self._state.hexdigest())
+    with layout.open(layer.descriptor) as blob, verified_tar(layer.descriptor, layer.diff_id, blob) as tar:
+        yield tar
 
 
 def mapping() -> str:

@@ -205,7 +205,7 @@ class _Plain:
         return b""
 
 
-def decompressed(stream: BinaryIO) -> BinaryIO:
+def decompressed(stream: BinaryIO) -> io.BufferedReader:
     """The stream without its compression, whichever of gzip, zstd, bzip2 and xz it has, if any; buffered.
 
     Members and frames in a row are one stream; bytes after the last that are no further one are left alone, as

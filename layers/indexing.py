@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from layers.entry import HARDLINK, Entry, Kind
 from layers.index import LayerIndex
-from layers.landing import Effect, Landing
+from layers.landing import Effect, Landing, Placed
 
 LARGEST_FILE = 1 << 20
 """Bytes of a file that an index carries, at most."""
@@ -36,7 +36,11 @@ class IndexBuilder:
 
         ImageError for an entry that could not be unpacked either.
         """
-        effect, entry, replaces = self._landing.place(entry)
+        self.take(self._landing.place(entry), stream)
+
+    def take(self, placed: Placed, stream: BinaryIO | None = None) -> None:
+        """The same of an entry of which it is known where it lands; for who asks a `Landing` himself."""
+        effect, entry, replaces = placed
         if effect is _ENTRY or effect is Effect.BORROW:
             path = entry.path
             if replaces is not None:

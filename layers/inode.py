@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
-from layers.entry import Entry, Kind
+from layers.entry import FILE, Entry, Kind
 from layers.errors import ImageError, StoreError
 from layers.owners import CAPABILITY, DEVICE, OWNER, give, has_one_id, may_make_devices, noted, noted_device
 
@@ -134,7 +134,7 @@ def make(entry: Entry, folder: int, name: str, content: BinaryIO | None) -> None
 
     Where device nodes may not be made, which is in all user namespaces, an empty file with a note stands for one.
     """
-    if entry.kind is Kind.FILE:
+    if entry.kind is FILE:
         _make_file(entry, folder, name, content)
     elif entry.kind is Kind.SYMLINK:
         os.symlink(entry.target, name, dir_fd=folder)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from layers.compress import Compression
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from layers.blob import BlobWriter
+    from layers.landing import Placed
 
 _READ = 1 << 18
 
@@ -85,28 +87,40 @@ def fill_layer(
 
 
 def read_layer(
-    descriptor: Descriptor, diff_id: Digest, stream: BinaryIO, also: Callable[[Entry, BinaryIO], None] | None = None
+    descriptor: Descriptor, diff_id: Digest, stream: BinaryIO, also: "Callable[[Placed, BinaryIO], None] | None" = None
 ) -> LayerIndex:
     """The index of the layer in this blob. ImageError if it is no layer, or not the one that has this diff_id.
 
-    `also` is given each entry of the tar in the same pass, with its content.
+    `also` is given each entry of the tar in the same pass, where it lands, with its content.
     """
-    from layers.compress import decompressed
     from layers.indexing import IndexBuilder
+    from layers.landing import Landing
     from layers.tar import read_tar
+
+    landing = Landing()
+    builder = IndexBuilder()
+    with verified_tar(descriptor, diff_id, stream) as tar:
+        for entry, content in read_tar(tar):
+            placed = landing.place(entry)
+            if builder.wants(entry):
+                content = io.BytesIO(content.read())  # noqa: PLW2901 - it is small, and read twice
+                builder.take(placed, content)
+                content.seek(0)
+            else:
+                builder.take(placed)
+            if also:
+                also(placed, content)
+    return builder.finish()
+
+
+@contextmanager
+def verified_tar(descriptor: Descriptor, diff_id: Digest, stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The tar in this blob. At the end of the block, ImageError if it is not the one that has this diff_id."""
+    from layers.compress import decompressed
 
     hashed = _Hashed(decompressed(stream), diff_id)
     tar = io.BufferedReader(hashed, _READ)
-    builder = IndexBuilder()
-    for entry, content in read_tar(tar):
-        if builder.wants(entry):
-            content = io.BytesIO(content.read())  # noqa: PLW2901 - it is small, and read twice
-            builder.add(entry, content)
-            content.seek(0)
-        else:
-            builder.add(entry)
-        if also:
-            also(entry, content)
+    yield tar
     while tar.read(_READ):
         pass  # the diff_id goes on to the last byte, the tar need not
     if hashed.digest() != diff_id:
@@ -114,7 +128,6 @@ def read_layer(
             f"layer {descriptor.digest} unpacks to {hashed.digest()}, and its image says {diff_id}",
             hint="the image is damaged, or was put together wrongly: fetch or build it again",
         )
-    return builder.finish()
 
 
 def _linked(changes: Iterable[Change]) -> Iterator[Change]:
@@ -136,7 +149,7 @@ def _linked(changes: Iterable[Change]) -> Iterator[Change]:
 class _Hashed(io.RawIOBase):
     """A stream that is hashed as it is read."""
 
-    def __init__(self, stream: BinaryIO, expected: Digest) -> None:
+    def __init__(self, stream: io.BufferedReader, expected: Digest) -> None:
         self._stream = stream
         self._algorithm = expected.algorithm
         self._hash = hashlib.new(expected.algorithm)
@@ -146,10 +159,9 @@ class _Hashed(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         view = memoryview(buffer)
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        self._hash.update(data)
-        return len(data)
+        size = self._stream.readinto(view)
+        self._hash.update(view[:size])
+        return size
 
     def digest(self) -> Digest:
         """Of what has been read so far."""

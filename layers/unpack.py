@@ -11,14 +11,15 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 from layers import inode
-from layers.entry import Entry, Kind
+from layers.entry import DIRECTORY, HARDLINK, Entry, Kind
 from layers.errors import ImageError, StoreError
 from layers.inroot import InRoot
-from layers.landing import Effect, Landing
+from layers.landing import Effect, Landing, Placed
 from layers.lowers import Lowers
 from layers.tar import read_tar
 
 _BROKEN = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT}
+_ENTRY = Effect.ENTRY  # for each of a hundred thousand files, as in `layers.entry`
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -36,9 +37,10 @@ def unpack(stream: BinaryIO, root: str, *, lowers: Sequence[str] = ()) -> bool:
     path = ""
     try:
         with growing(root, lowers=lowers) as tree:
+            landing = Landing()
             for entry, content in read_tar(stream):
                 path = entry.path
-                tree.add(entry, content)
+                tree.add(landing.place(entry), content)
             tree.finish()
             return tree.leans
     except OSError as error:
@@ -58,7 +60,6 @@ class Tree:
     def __init__(self, root: InRoot, lowers: Lowers) -> None:
         self._root = root
         self._lowers = lowers
-        self._landing = Landing()
         self._folders: dict[str, Entry | None] = {"": Entry("", Kind.DIRECTORY, 0o755)}
         """Every folder on disk, with what the tar says of it; None if the tar does not list it."""
         self._marks: set[str] = set()
@@ -72,11 +73,11 @@ class Tree:
         """Whether it is right above the layers below only."""
         os.chmod(root.folder(""), 0o700)  # above all without a setgid bit, which folders would inherit
 
-    def add(self, entry: Entry, content: BinaryIO) -> None:
-        """Put one entry of the tar into the tree; call in the order of the tar."""
-        effect, entry, replaces = self._landing.place(entry)
-        if effect is Effect.ENTRY or effect is Effect.BORROW:
-            self._put(entry, content, replaces, is_below=effect is Effect.BORROW)
+    def add(self, placed: Placed, content: BinaryIO) -> None:
+        """Put one entry of the tar into the tree, where a `Landing` has said; call in the order of the tar."""
+        effect, entry, replaces = placed
+        if effect is _ENTRY or effect is Effect.BORROW:
+            self._put(entry, content, replaces, is_below=effect is not _ENTRY)
         elif effect is Effect.WHITEOUT:
             self._hide(entry.path, replaces)
         elif effect is Effect.OPAQUE:
@@ -98,7 +99,7 @@ class Tree:
 
     def _put(self, entry: Entry, content: BinaryIO, replaces: Kind | None, *, is_below: bool) -> None:
         path = entry.path
-        if entry.kind is Kind.DIRECTORY:
+        if entry.kind is DIRECTORY:
             if path not in self._folders:
                 self._make_folder(path, replaced=replaces is not None)
             self._folders[path] = entry
@@ -107,7 +108,7 @@ class Tree:
             self._remove(path)
         if is_below:
             self._borrow(entry)
-        elif entry.kind is Kind.HARDLINK:
+        elif entry.kind is HARDLINK:
             self._link(entry)
         else:
             above, _, name = path.rpartition("/")
@@ -126,6 +127,8 @@ class Tree:
 
     def _folder(self, path: str) -> int:
         """The descriptor of a folder, valid until the next call. If the tar has not listed it, it is made."""
+        if path in self._folders:
+            return self._root.folder(path)
         missing = []
         above = path
         while above not in self._folders:

@@ -1,6 +1,7 @@
 """Unpacked layers: made once, whole or not at all."""
 
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from layers.compress import decompressed
 from layers.digest import Digest
 from layers.entry import Change, Entry, Kind
 from layers.errors import ImageError, PybuildError
-from layers.layer import Layer, read_layer, write_layer
+from layers.index import LayerIndex
+from layers.layer import Layer, write_layer
 from layers.unpack import unpack
 
 DIFF_ID = Digest.of(b"diff")
@@ -47,7 +49,7 @@ def tree_of(root: str) -> dict[str, tuple[int, int, int, bytes]]:
         for name in [*folders, *files]:
             path = os.path.join(folder, name)
             status = os.lstat(path)
-            content = b"" if os.path.islink(path) or os.path.isdir(path) else Path(path).read_bytes()
+            content = Path(path).read_bytes() if stat.S_ISREG(status.st_mode) else b""
             links = 1 if os.path.isdir(path) else status.st_nlink
             found[os.path.relpath(path, root)] = (status.st_mode, links, status.st_mtime_ns, content)
     return found
@@ -137,10 +139,10 @@ def test_a_tree_that_leans_on_those_below_is_kept_for_this_stack_alone(store: St
     assert modes == [0o1777, 0o700]
 
 
-def read_growing(store: Store, layer: Layer) -> None:
+def read_growing(store: Store, layer: Layer) -> LayerIndex:
     """Read a layer as it is when it comes from a registry, with its tree growing beside."""
-    with store.trees.growing(layer.diff_id) as tree, store.layout.open(layer.descriptor) as blob:
-        read_layer(layer.descriptor, layer.diff_id, blob, tree)
+    with store.layout.open(layer.descriptor) as blob:
+        return store.trees.grow(layer.descriptor, layer.diff_id, blob)
 
 
 @pytest.mark.kernel
