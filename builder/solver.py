@@ -7,9 +7,9 @@ lock, wait for that; and so does the stage before others get it.
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import ExitStack
 from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +31,7 @@ from layers.compress import Compression
 from layers.digest import Digest, canonical_json
 from layers.keeper import Keeper
 from layers.layer import Layer
+from layers.outcome import Outcome
 
 
 class Solver:
@@ -62,13 +63,15 @@ class Solver:
         self._now = now
         self._cached = {stage.index for stage in graph.stages if use_cache and stage.use_cache}
         self._keep_records = keep_records
-        self._ends: dict[int, Future[Snapshot]] = {}
+        self._ends: dict[int, Outcome[Snapshot]] = {}
+        self._ended: SimpleQueue[Outcome[Snapshot]] = SimpleQueue()
+        """Those of the stages that are done, or have failed, in their order."""
         self._made: dict[tuple[Digest, Location], Record] = {}
         """What this build did, by key and instruction."""
 
     def solve(self, plans: Mapping[int, StagePlan]) -> dict[int, StagePlan]:
         """The plans, all of them complete now; raises what the first stage to fail raised."""
-        self._ends = {stage.index: Future() for stage in self._graph.stages}
+        self._ends = {stage.index: Outcome() for stage in self._graph.stages}
         threads = [
             threading.Thread(target=self._run, args=(plans[stage.index],), name=f"stage {stage.index}")
             for stage in self._graph.stages
@@ -76,9 +79,9 @@ class Solver:
         try:
             for thread in threads:
                 thread.start()
-            done, _ = wait(self._ends.values(), return_when=FIRST_EXCEPTION)
-            for error in filter(None, (end.exception() for end in done)):
-                if not isinstance(error, CancelledError):
+            for _ in threads:
+                error = self._ended.get().exception()
+                if error is not None and not isinstance(error, CancelledError):
                     raise error
         finally:
             self._executor.cancel()
@@ -95,6 +98,7 @@ class Solver:
             end.set_result(self._solve_stage(plan))
         except BaseException as error:  # noqa: BLE001 - whoever waits for the stage raises it again
             end.set_exception(error)
+        self._ended.put(end)
 
     def _solve_stage(self, plan: StagePlan) -> Snapshot:
         stage, snapshot = plan.stage, plan.snapshot
@@ -207,9 +211,9 @@ class _Unkept:
     """The layers of a stage that are not known to be on disk yet. At the end of the block all of them are."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[Location, Future[None]]] = deque()
+        self._kept: deque[tuple[Location, Outcome[None]]] = deque()
 
-    def add(self, location: Location, kept: "Future[None]") -> None:
+    def add(self, location: Location, kept: Outcome[None]) -> None:
         """One more, and the instruction that made it."""
         self._kept.append((location, kept))
 
@@ -225,7 +229,8 @@ class _Unkept:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error:
-            wait(kept for _, kept in self._kept)
+            for _, kept in self._kept:
+                kept.exception()
         while self._kept and not error:
             self._await_first()
 

@@ -305,7 +305,7 @@ def _mapping(_namespace: int) -> str:
     """The same for a user namespace, whose maps are written once. It must have them by now."""
     text = ""
     for kind in ("uid", "gid"):
-        with suppress(OSError), open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        with suppress(OSError), open(f"/proc/self/{kind}_map", encoding="utf-8") as file:
             text += " ".join(file.read().split()) + "\n"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

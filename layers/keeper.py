@@ -6,13 +6,13 @@ meanwhile. Whoever asks the layout for such a blob waits until then.
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 
 from layers.blob import BlobWriter
 from layers.data import dataclass
 from layers.layout import Layout
+from layers.outcome import Outcome
 
 MOST_WAITING = 64
 """Blobs that are given and not on disk yet: each is an open file."""
@@ -23,7 +23,7 @@ class _Given:
     blob: BlobWriter
     then: Callable[[], object]
     held: AbstractContextManager[object]
-    kept: "Future[None]"
+    kept: Outcome[None]
 
     def end(self, failure: Exception | None) -> None:
         """Do the rest, when the blob is on disk or cannot be."""
@@ -46,15 +46,13 @@ class Keeper:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def keep(
-        self, blob: BlobWriter, then: Callable[[], object], held: AbstractContextManager[object]
-    ) -> "Future[None]":
-        """Take over a complete blob. When it is on disk `then` is called, and when that returns the future is done.
+    def keep(self, blob: BlobWriter, then: Callable[[], object], held: AbstractContextManager[object]) -> Outcome[None]:
+        """Take over a complete blob. When it is on disk `then` is called, and when that returns the outcome is set.
 
-        What goes wrong before is the exception of the future. In either case `held` is left just before.
+        What goes wrong before is its exception. In either case `held` is left just before.
         """
         self._room.acquire()
-        given = _Given(blob, then, held, Future())
+        given = _Given(blob, then, held, Outcome())
         self._layout.await_blob(blob.digest, given.kept)
         with self._lock:
             if self._thread is None:

@@ -17,8 +17,7 @@ from layers.errors import ImageError, StoreError
 from layers.oci import IMAGE_NAME, REF_NAME, Descriptor, Index
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
+    from layers.outcome import Outcome
     from layers.partial import PartialBlob
 
 LAYOUT_FILE = "oci-layout"
@@ -38,7 +37,7 @@ class Layout:
         A layout that `heals` loses blobs that turn out to be damaged, so that they are made or fetched again.
         """
         self.root = root
-        self._awaited: dict[Digest, Future[None]] = {}
+        self._awaited: dict[Digest, Outcome[None]] = {}
         self._heals = heals
         self._temporary = temporary or root
 
@@ -76,10 +75,9 @@ class Layout:
         self._create()
         return BlobWriter(self._temporary, self.path)
 
-    def await_blob(self, digest: Digest, kept: "Future[None]") -> None:
-        """A blob is on its way to the disk (`layers.keeper`): whoever asks for it waits until the future is done."""
+    def await_blob(self, digest: Digest, kept: "Outcome[None]") -> None:
+        """A blob is on its way to the disk (`layers.keeper`): whoever asks for it waits for the outcome."""
         self._awaited[digest] = kept
-        kept.add_done_callback(lambda _: self._awaited.pop(digest, None))
 
     def sync_names(self) -> None:
         """Bring the names of all blobs to the disk."""

@@ -136,7 +136,7 @@ def _children(pid: int) -> list[int]:
     found: list[int] = []
     with suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+            with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", encoding="utf-8") as file:
                 found += map(int, file.read().split())
     return found
 

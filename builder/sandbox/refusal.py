@@ -19,7 +19,7 @@ class Setting:
     def in_force(self) -> bool:
         """Whether it forbids them here."""
         try:
-            with open("/proc/sys/" + self.name.replace(".", "/"), encoding="ascii") as file:
+            with open("/proc/sys/" + self.name.replace(".", "/"), encoding="utf-8") as file:
                 return file.read().strip() == self.forbids
         except OSError:
             return False

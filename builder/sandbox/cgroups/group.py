@@ -50,7 +50,7 @@ class Group:
     def read(self, name: str) -> str:
         """What one of its files says; nothing if there is no such file."""
         try:
-            with open(f"{self.folder}/{name}", encoding="ascii") as file:
+            with open(f"{self.folder}/{name}", encoding="utf-8") as file:
                 return file.read()
         except OSError:
             return ""

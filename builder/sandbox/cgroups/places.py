@@ -152,7 +152,7 @@ def _refusal(tree: Hierarchy, controllers: list[str], error: OSError) -> Sandbox
 
 def _words(path: str) -> list[str]:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().split()
     except OSError:
         return []
