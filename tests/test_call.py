@@ -280,6 +280,28 @@ def test_outline_tells_what_a_target_can_be_given(tmp_path: Path) -> None:
     )
 
 
+def test_outline_tells_the_last_of_several_declarations(tmp_path: Path) -> None:
+    """BuildKit's outlines do so: an argument may be made of what it was before."""
+    dockerfile = """\
+ARG A=1
+ARG B=b
+ARG C=c
+ARG A=$A$B
+ARG D=${A}4
+FROM scratch
+ARG A
+ARG D
+ARG IN=5
+ARG IN=$IN$A
+"""
+    told = tell(tmp_path, dockerfile, "--call=outline,format=json")
+
+    values = [
+        (each["name"], each["value"], each["location"]["ranges"][0]["start"]["line"]) for each in told.json["args"]
+    ]
+    assert values == [("B", "b", 2), ("A", "1b", 4), ("D", "1b4", 5), ("IN", "51b", 10)]
+
+
 def test_outline_tells_of_secrets_agents_and_caches(tmp_path: Path) -> None:
     dockerfile = """\
 FROM scratch AS base

@@ -98,19 +98,23 @@ def _arguments(survey: Survey) -> Iterator[Parameter]:
     used: set[str] = set()
     for _, stage in sorted(survey.stages.items(), reverse=True):
         used |= _names_in(survey, stage.text.from_.image) | _names_in(survey, stage.text.from_.platform)
-        for instruction, declaration, reading in _declarations(stage.readings):
+        # Of several declarations of a name the last one counts.
+        latest = {declared[1].name: declared for declared in _declarations(stage.readings)}
+        for instruction, declaration, reading in latest.values():
             if declaration.default is None and declaration.name in survey.global_args.keys() | above.keys():
                 used.add(declaration.name)
                 continue
             default = "".join(reading.words.get(declaration.default or "", ()))
             value = survey.build_args.get(declaration.name, default)
             yield Parameter(declaration.name, instruction.location, value, declaration.comment)
-    defaults = {d.name: d.default or "" for arg in survey.dockerfile.global_args for d in arg.declarations}
+    defaults: dict[str, list[str]] = {}
+    for declaration in (each for arg in survey.dockerfile.global_args for each in arg.declarations):
+        defaults.setdefault(declaration.name, []).append(declaration.default or "")
     waiting = used & above.keys()
     while waiting:
         name = waiting.pop()
         yield above[name]
-        waiting |= (_names_in(survey, defaults[name]) & above.keys()) - used
+        waiting |= ({each for text in defaults[name] for each in _names_in(survey, text)} & above.keys()) - used
         used |= waiting
 
 
