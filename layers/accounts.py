@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from layers.data import dataclass
+from layers.entry import Kind
 from layers.errors import ImageError
 from layers.view import View
 
@@ -52,22 +53,35 @@ class _Group(NamedTuple):
 class Accounts:
     """The accounts of one image. Of several lines that fit the first counts; lines that are malformed do not."""
 
-    def __init__(self, passwd: bytes, group: bytes) -> None:
-        self._accounts = tuple(_accounts(passwd))
-        self._groups = tuple(_groups(group))
+    def __init__(self, passwd: bytes | ImageError, group: bytes | ImageError) -> None:
+        """An error is why there is no reading a file: it is raised where somebody asks for what stands in it."""
+        self._passwd_error = passwd if isinstance(passwd, ImageError) else None
+        self._group_error = group if isinstance(group, ImageError) else None
+        self._accounts = () if isinstance(passwd, ImageError) else tuple(_accounts(passwd))
+        self._groups = () if isinstance(group, ImageError) else tuple(_groups(group))
 
     @classmethod
     def from_view(cls, view: View) -> Self:
-        """Those of an image; a missing file is an empty one."""
-        return cls(view.read("etc/passwd") or b"", view.read("etc/group") or b"")
+        """Those of an image; a missing file is an empty one, and a folder is none that can be read."""
+        return cls(_read(view, "etc/passwd"), _read(view, "etc/group"))
 
     def user(self, text: str) -> User:
         """Who `USER text` means: `name|uid[:group|gid]`, by the rules of Docker and runc.
 
         Nothing before the colon is uid 0. A number needs no line in passwd: its group is then 0, its home `/`.
-        A group that is named replaces all others. ImageError for a name that the image does not have.
+        A group that is named replaces all others. Two numbers, or `root`, need no files, and neither does nothing.
+        ImageError for a name that the image does not have.
         """
         name, _, group_name = text.partition(":")
+        uid, gid = (_id_or_root(name), _id_or_root(group_name)) if group_name else (None, None)
+        if uid is not None and gid is not None:
+            account = self._account(uid)
+            return User(uid, gid, (gid,), account.home if account else "/")
+        error = self._passwd_error or self._group_error
+        if error:
+            if not text:
+                return User(0, 0, (0,))
+            raise error
         uid = _number(name or "0")
         account = self._account(uid if uid is not None else name)
         if account is None and uid is None:
@@ -97,6 +111,8 @@ class Accounts:
             return Owner(uid, gid, unknown)
         number = _id_or_root(group_name)
         if number is None:
+            if self._group_error:
+                raise self._group_error
             known = next((group for group in self._groups if group.name == group_name), None)
             return Owner(uid, known.gid, unknown) if known else Owner(uid, gid, (*unknown, group_name))
         return Owner(uid, number, unknown)
@@ -105,6 +121,8 @@ class Accounts:
         number = _id_or_root(name or "0")
         if number is not None:
             return Owner(number, number)
+        if self._passwd_error:
+            raise self._passwd_error
         account = self._account(name)
         return Owner(account.uid, account.gid) if account else Owner(0, 0, (name,))
 
@@ -122,6 +140,16 @@ class Accounts:
             f"unable to find group {wanted}: no matching entries in group file",
             hint="create the group in an earlier RUN, or use its number",
         )
+
+
+def _read(view: View, path: str) -> bytes | ImageError:
+    try:
+        entry = view.lookup(view.resolve(path))
+    except ImageError as error:  # links in a circle
+        return error
+    if entry is not None and entry.kind is Kind.DIRECTORY:
+        return ImageError(f"/{path} is a folder", hint="numbers, as in 1000:1000, need no such file")
+    return view.read(path) or b""
 
 
 def _accounts(data: bytes) -> Iterator[_Account]:

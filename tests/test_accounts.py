@@ -1,7 +1,7 @@
 """Who USER and --chown mean, by the image's own files."""
 
 import pytest
-from tars import file, index_of, symlink
+from tars import file, folder, index_of, symlink
 
 from layers.accounts import Accounts, Owner, User
 from layers.errors import ImageError
@@ -45,6 +45,33 @@ IMAGE = Accounts(PASSWD, GROUP)
 )
 def test_user_means_what_it_means_to_docker(text: str, user: User) -> None:
     assert IMAGE.user(text) == user
+
+
+@pytest.mark.parametrize("text", ["root:root", "0:root", "root:0", "0:0"])
+def test_root_needs_no_files_if_its_group_is_named_too(text: str) -> None:
+    assert Accounts(b"root:x:5:6::/r:\n", b"").user(text) == User(0, 0, (0,))
+
+
+@pytest.mark.parametrize("path", ["etc/passwd", "etc/group"])
+def test_a_folder_has_no_accounts(path: str) -> None:
+    accounts = Accounts.from_view(View([index_of(folder(path))]))
+
+    assert accounts.user("") == User(0, 0, (0,))
+    assert accounts.user("5:root") == User(5, 0, (0,))
+    assert accounts.owner("5:6") == Owner(5, 6)
+    for wanted in ("5", "root", "app", "app:5", "5:app"):
+        with pytest.raises(ImageError, match=f"^/{path} is a folder$"):
+            accounts.user(wanted)
+    with pytest.raises(ImageError, match="is a folder"):
+        accounts.owner("app" if path == "etc/passwd" else "5:app")
+
+
+def test_links_in_a_circle_have_no_accounts() -> None:
+    accounts = Accounts.from_view(View([index_of(symlink("etc/passwd", "passwd"))]))
+
+    assert accounts.user("").uid == 0
+    with pytest.raises(ImageError, match="symbolic links"):
+        accounts.user("app")
 
 
 def test_an_unknown_user_is_an_error_that_names_it() -> None:
