@@ -119,7 +119,7 @@ class Box:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
         return thread, cancel, came
 
 

@@ -41,7 +41,7 @@ def page_of(bundle: Path, runtime: str) -> str:
         try:
             page = answer(port)
             tool(runtime, "--root", state, "kill", name, "KILL")
-            process.wait(10)
+            process.wait(60)
         finally:
             process.kill()
     tool(runtime, "--root", state, "delete", "--force", name)

@@ -36,10 +36,10 @@ def free_port() -> int:
 
 
 def answer(port: int) -> str:
-    """The page that a server on this machine gives, once it listens; it has 30 seconds."""
+    """The page that a server on this machine gives, once it listens; it has a minute."""
     # The request stays on this machine, whatever proxies there are.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:

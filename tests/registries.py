@@ -152,7 +152,7 @@ class DockerRegistry:
     ) -> None:
         assert self._process
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def _config(self) -> str:
         """What cannot be said in its environment."""
@@ -192,7 +192,7 @@ class DockerRegistry:
 
 def push(host: str, repository: str, tag: str, image: MadeImage, *, authorization: str = "") -> None:
     """Put an image into a registry of plain http, as the distribution specification's "Push" says."""
-    connection = HTTPConnection(host, timeout=20)
+    connection = HTTPConnection(host, timeout=60)
     headers = {"Authorization": authorization} if authorization else {}
 
     def ask(method: str, url: str, body: bytes, media_type: str) -> Mapping[str, str]:

@@ -231,7 +231,7 @@ def test_a_stage_that_nobody_needs_is_not_run(project: Project) -> None:
 def test_independent_stages_run_at_the_same_time(project: Project) -> None:
     """Both steps call the test and wait for an answer, which comes when both have called."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
         step = f"RUN nc 127.0.0.1 {server.getsockname()[1]} > /answer; grep together /answer"
         dockerfile(
             project,

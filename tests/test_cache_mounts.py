@@ -184,7 +184,7 @@ def test_a_waiting_step_goes_on_when_the_holder_ends(caches: CacheMounts) -> Non
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(10)
+    held.wait(60)
     waits = 0
 
     def wait() -> None:

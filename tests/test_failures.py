@@ -121,7 +121,7 @@ def test_a_failed_stage_ends_the_others(project: Project) -> None:
         both = [server.accept()[0] for _ in range(2)]
         for each in both:  # are running: let them go on
             each.close()
-        output, _ = build.communicate(timeout=20)
+        output, _ = build.communicate(timeout=60)
 
     assert build.returncode == 5, output
     assert "CANCELED" in output
@@ -302,7 +302,7 @@ def test_a_signal_ends_a_build_and_leaves_nothing(
     build = began(project, "trap '' INT TERM; sleep 76563 & sleep 76563", "76563", 2)
 
     build.send_signal(by)
-    output, _ = build.communicate(timeout=20)
+    output, _ = build.communicate(timeout=60)
 
     assert build.returncode == 130
     assert output.endswith("CANCELED\ninterrupted\n")
@@ -319,7 +319,7 @@ class Meeting:
 
     def __init__(self, project: Project) -> None:
         self._server = socket.create_server(("127.0.0.1", 0))
-        self._server.settimeout(20)
+        self._server.settimeout(60)
         project.write({"Dockerfile": f"FROM busybox\nRUN nc 127.0.0.1 {self._server.getsockname()[1]} > /answer\n"})
 
     def __enter__(self) -> Self:
@@ -356,7 +356,7 @@ def test_two_builds_share_the_work(project_of: Callable[[str], Project], user: s
         for build in builds:
             await_line(build, "RUN nc")
         meeting.wait().close()
-        outputs = [build.communicate(timeout=20)[0] for build in builds]
+        outputs = [build.communicate(timeout=60)[0] for build in builds]
 
         assert [build.returncode for build in builds] == [0, 0], outputs
         assert not meeting.calls_again()
@@ -374,7 +374,7 @@ def test_a_build_goes_on_when_the_one_that_it_waited_for_is_killed(project: Proj
         first.communicate()
         call.close()
         meeting.wait().close()
-        output, _ = second.communicate(timeout=20)
+        output, _ = second.communicate(timeout=60)
 
     assert second.returncode == 0, output
 
@@ -387,10 +387,10 @@ def test_ctrl_c_ends_a_build_that_waits_for_another_one(project: Project) -> Non
         second = project.start()
         await_line(second, "RUN nc")
         second.send_signal(signal.SIGINT)
-        second.communicate(timeout=20)
+        second.communicate(timeout=60)
         unfinished = first.poll() is None
         call.close()
-        first.communicate(timeout=20)
+        first.communicate(timeout=60)
 
     assert (second.returncode, unfinished, first.returncode) == (130, True, 0)
 

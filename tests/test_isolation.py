@@ -144,7 +144,7 @@ def test_what_ignores_every_signal_ends_with_the_build(project_of: ProjectOf, us
     assert soon(lambda: len(running("76581")) == 3)
 
     os.killpg(build.pid, signal.SIGINT)  # as the terminal does for Ctrl-C
-    build.communicate(timeout=20)
+    build.communicate(timeout=60)
 
     assert build.returncode == 130
     assert running("76581") == []
@@ -160,7 +160,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_the_next_does_not_sweep(proj
     assert soon(lambda: len(running("76582")) == 3)
 
     build.kill()
-    build.communicate(timeout=20)
+    build.communicate(timeout=60)
 
     assert soon(lambda: running("76582") == [])
     assert soon(lambda: mounts_of(project.root) == [])

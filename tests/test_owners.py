@@ -224,7 +224,7 @@ def test_a_namespace_that_has_all_ids_makes_no_devices_either() -> None:
         assert process.stdout.readline() == "in\n"
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{process.pid}/{name}").write_text("0 0 4294967295\n")
-        answer, _ = process.communicate("\n", timeout=30)
+        answer, _ = process.communicate("\n", timeout=60)
 
     assert answer == "False\n"
     assert may_make_devices()

@@ -31,7 +31,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def shell(script: str, place: Path | str) -> bytes:
     """What a script says that has the pipe as $1; it does not wait for ever."""
-    return subprocess.run(["sh", "-c", script, "sh", place], capture_output=True, check=False, timeout=30).stdout
+    return subprocess.run(["sh", "-c", script, "sh", place], capture_output=True, check=False, timeout=60).stdout
 
 
 def test_who_reads_gets_it_as_often_as_he_likes(place: Path) -> None:

@@ -178,7 +178,7 @@ def test_the_live_view_gives_way_to_the_whole_list(monkeypatch: pytest.MonkeyPat
         listener(Entered())
         listener(Started(MAKE, 0.0))
         listener(Output(MAKE, b"hello\n", 0.5))
-        assert drawn.wait(20)
+        assert drawn.wait(60)
         listener(Finished(MAKE, 1.0))
 
     assert stream.getvalue().endswith("\n => [build 2/3] RUN make" + " " * 52 + "1.0s\n")
@@ -195,7 +195,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_build(monkeypatch: pytest.Mo
 
     with open_listener("tty", Gone(), lambda: 1.0) as listener:
         listener(Started(MAKE, 0.0))
-        assert asked.wait(20)
+        assert asked.wait(60)
         listener(Finished(MAKE, 1.0))
 
 

@@ -153,7 +153,7 @@ def test_a_parent_is_made_and_stays(project: Project) -> None:
         assert soon(lambda: len(running("76572")) == 1)
         assert all(any(folder.glob("pybuild-*")) for folder in folders if folder.exists())
         build.send_signal(signal.SIGINT)
-        build.communicate(timeout=20)
+        build.communicate(timeout=60)
         assert left() == []
     finally:
         build.kill()
@@ -168,7 +168,7 @@ def test_what_a_killed_build_left_is_swept_by_the_next(project: Project) -> None
     assert soon(lambda: len(running("76573")) == 1)
 
     os.killpg(build.pid, signal.SIGKILL)
-    build.communicate(timeout=20)
+    build.communicate(timeout=60)
     assert soon(lambda: running("76573") == [])
     found = left()
     project.write({"Dockerfile": "FROM busybox\nRUN true\n"})
