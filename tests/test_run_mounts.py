@@ -441,7 +441,7 @@ def test_a_locked_cache_makes_other_builds_wait(project_of: ProjectOf) -> None:
 def test_a_killed_build_blocks_no_cache(project: Project) -> None:
     text = (
         "FROM busybox\nARG N\nRUN --mount=type=cache,target=/c,sharing=locked"
-        " [ -e /c/seen ] || (touch /c/seen; echo up; sleep 60)\n"
+        " [ -e /c/seen ] || (touch /c/seen; echo up; sleep 300)\n"
     )
     project.write({"Dockerfile": text})
     with project.start("--build-arg=N=1") as process:
@@ -452,7 +452,7 @@ def test_a_killed_build_blocks_no_cache(project: Project) -> None:
     started = time.monotonic()
     project.built("--build-arg=N=2")
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 200
 
 
 def test_private_caches_are_used_at_the_same_time(project: Project) -> None:

@@ -290,7 +290,7 @@ def test_an_error_is_not_kept_waiting_by_a_silent_server(fake: FakeRegistry, pul
 
     def answer(asked: Asked) -> Reply:
         if layer().digest in asked.path:
-            silent.wait(20)
+            silent.wait(120)
         return usual(asked)
 
     fake.answer = answer  # type: ignore[method-assign]  # a server that says nothing
@@ -299,5 +299,5 @@ def test_an_error_is_not_kept_waiting_by_a_silent_server(fake: FakeRegistry, pul
     with pytest.raises(ImageError, match=str(IMAGE.layers[0].digest)):
         pull.fetch(name_of(fake), [layer(), IMAGE.layers[0]])
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     silent.set()
