@@ -65,13 +65,25 @@ def unpack_context(stream: BinaryIO, folder: str) -> None:
             tree = _Tree(root)
             for entry, content in read_tar(decompressed(stream)):
                 path = entry.path
-                tree.add(entry, content)
+                tree.add(_inside(entry), content)
             tree.finish()
     except ImageError as error:
         raise ContextError(f"the archive of the context is refused: {error.message}") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ContextError(f"{path!r} of the context's archive cannot be unpacked: {reason}") from error
+
+
+def _inside(entry: Entry) -> Entry:
+    """The entry by names without `..`: above the context there is nothing."""
+    if ".." not in entry.path and not (entry.kind is Kind.HARDLINK and ".." in entry.target):
+        return entry
+    target = _clean(entry.target) if entry.kind is Kind.HARDLINK else entry.target
+    return entry._replace(path=_clean(entry.path), target=target)
+
+
+def _clean(path: str) -> str:
+    return os.path.normpath("/" + path).lstrip("/")
 
 
 class _Tree:
