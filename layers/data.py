@@ -49,7 +49,8 @@ def dataclass(
         inherited = {item.name: item for base in reversed(plain.__mro__[1:]) for item in vars(base).get(_FIELDS, ())}
         own = {name: _field_of(plain, name, keyword=kw_only) for name in plain.__annotations__}
         all_fields = tuple({**inherited, **own}.values())
-        kept = {name: member for name, member in vars(plain).items() if name not in _OF_EVERY_CLASS | own.keys()}
+        left_out = _OF_EVERY_CLASS | own.keys()
+        kept = {name: member for name, member in vars(plain).items() if name not in left_out}
         members: dict[str, object] = {
             **_methods(all_fields, getattr(plain, "__post_init__", None), frozen=frozen),
             **kept,
@@ -111,15 +112,16 @@ def _methods(of: tuple[Field, ...], check: Callable[[object], None] | None, *, f
     names = tuple(item.name for item in of)
     positional = tuple(item.name for item in of if not item.keyword)
     values = attrgetter(*names) if names else lambda _: ()
+    named_fields = tuple(zip(names, of, strict=True))
+    set_attribute = object.__setattr__
 
     def init(self: object, *given: object, **named: object) -> None:
         bound = dict(zip(positional, given, strict=False))
         if len(given) > len(positional) or not named.keys().isdisjoint(bound):
             raise TypeError(f"{type(self).__name__} takes ({', '.join(names)}), each of them once")
         bound.update(named)
-        for item in of:
-            value = bound.pop(item.name) if item.name in bound else _default(item, type(self))
-            object.__setattr__(self, item.name, value)
+        for name, item in named_fields:
+            set_attribute(self, name, bound.pop(name) if name in bound else _default(item, type(self)))
         if bound:
             raise TypeError(f"{type(self).__name__} has no {', '.join(bound)}")
         if check is not None:
