@@ -42,10 +42,11 @@ def squashed(below: Sequence[LayerIndex], indexes: Sequence[LayerIndex], open_ta
     gone: dict[str, list[str]] = {}
     for path in _removed(base, view, indexes, ""):
         gone.setdefault(path.rpartition("/")[0], []).append(path)
-    listed = {path for index in indexes for path in index.folders if path in index.entries or not _has(base, path)}
-    for path in sorted(listed.union(gone), key=os.fsencode):
+    named = {path for index in indexes for path in index.folders}
+    listed = {path for index in indexes for path in index.folders if path in index.entries}
+    for path in sorted(named.union(gone), key=os.fsencode):
         entry = view.lookup(path)
-        if path in listed and entry is not None and entry.kind is Kind.DIRECTORY:
+        if entry is not None and entry.kind is Kind.DIRECTORY and (path in listed or entry != base.lookup(path)):
             yield Change(entry)
         yield from map(whiteout, gone.get(path, ()))
     yield from _contents(indexes, open_tar)
@@ -54,12 +55,6 @@ def squashed(below: Sequence[LayerIndex], indexes: Sequence[LayerIndex], open_ta
 def _folder_paths(indexes: Iterable[LayerIndex]) -> list[str]:
     """Every path at which a layer has a folder: parents before what is in them."""
     return sorted({path for index in indexes for path in index.folders}, key=os.fsencode)
-
-
-def _has(view: View, path: str) -> bool:
-    """Whether there is a folder at a path."""
-    entry = view.lookup(path)
-    return entry is not None and entry.kind is Kind.DIRECTORY
 
 
 def _removed(base: View, view: View, indexes: Sequence[LayerIndex], folder: str) -> Iterator[str]:

@@ -192,6 +192,13 @@ def test_a_folder_that_became_a_file_and_a_folder_again_hides_what_was_in_it() -
     assert listing(tar) == ["a", "a/.wh.x", "a/y"]
 
 
+def test_a_folder_that_became_a_file_and_then_stands_where_something_else_is_is_listed() -> None:
+    tar = squash([[folder("a", 0o700)]], [[file("a")], [file("a/x")]])
+
+    assert listing(tar) == ["a", "a/x"]
+    assert next(read_tar(io.BytesIO(tar)))[0].mode == 0o755
+
+
 def test_what_was_never_below_is_not_whited_out() -> None:
     assert listing(squash([[file("a")]], [[file("b")], [file(".wh.b", 0)]])) == []
 
