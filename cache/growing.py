@@ -23,7 +23,9 @@ from layers.errors import ImageError, PybuildError, StoreError
 from layers.landing import Effect, Placed
 
 _BATCH = 1 << 18
-"""Bytes that go to the other process at a time; a file of so many goes by itself."""
+"""Bytes that go to the other process at a time."""
+_ALONE = 1 << 16
+"""Bytes of a file that goes by itself, which spares two copies of it."""
 _COST_OF_AN_ENTRY = 1 << 10
 _PIPE = 1 << 20
 """What the other process may lag behind; the most that Linux lets everybody ask for."""
@@ -144,7 +146,7 @@ class _Process:
             return
         effect, entry, replaces = placed
         size = entry.size if effect is _ENTRY and entry.kind is FILE else 0
-        is_small = size < _BATCH
+        is_small = size < _ALONE
         data = content.read(size) if size and is_small else b""
         path, kind, *others, _ = entry  # whoever places entries knows no inodes
         self._batch.append((effect.value, path, kind.value, *others, replaces and replaces.value, data))
@@ -163,17 +165,21 @@ class _Process:
 
     def _flush(self) -> None:
         data = marshal.dumps(self._batch)
-        self._write(len(data).to_bytes(_LENGTH, "little") + data)
+        self._write(len(data).to_bytes(_LENGTH, "little"), data)
         self._batch = []
         self._left = _BATCH
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, *pieces: bytes) -> None:
         if not self._is_good:
             return
-        left = memoryview(data)
+        left = [memoryview(piece) for piece in pieces]
         try:
             while left:
-                left = left[self._entries.write(left) :]
+                written = os.writev(self._entries.fileno(), left)
+                while left and written >= len(left[0]):
+                    written -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][written:]
         except BrokenPipeError:
             self._is_good = self._answered()
 
