@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import users
+from grants import LISTENER, NAMESPACES, demand
 from images import Project
 from processes import soon
 from registries import Asked, FakeRegistry, MadeImage, Reply
@@ -378,20 +379,23 @@ def unpackers_of(project: Project) -> list[int]:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["in peace", "killed"])
-@pytest.mark.parametrize("user", [users.ROOT, users.RANGES])
+@pytest.mark.parametrize("user", [users.ROOT, users.RANGES, users.SINGLE])
 def test_a_build_stands_on_what_another_process_unpacked(
     project_of: Callable[[str], Project], base: Path, tmp_path: Path, user: str, *, killed: bool
 ) -> None:
     if len(os.sched_getaffinity(0)) == 1:
         pytest.skip("with a single processor there is no other process")
+    demand(NAMESPACES)
+    if user == users.SINGLE:
+        demand(LISTENER)
     project = project_of(user)
     unpackers: list[int] = []
 
     def meanwhile() -> None:
-        assert soon(lambda: bool(unpackers_of(project)))
+        soon(lambda: bool(unpackers_of(project)))
         unpackers.extend(unpackers_of(project))
-        if killed:
-            os.kill(unpackers[0], signal.SIGKILL)
+        for pid in unpackers if killed else ():
+            os.kill(pid, signal.SIGKILL)
 
     with Pausing() as registry:
         registry.meanwhile = meanwhile
