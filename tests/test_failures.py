@@ -57,7 +57,7 @@ def next_build_works(project: Project) -> None:
         ("RUN echo out; exit 3", 5, "the command ended with exit status 3: echo out; exit 3"),
         ('RUN ["/nope"]', 5, "the command ended with exit status 127: /nope"),
         ("COPY nothere /", 4, "'nothere' is not there"),
-        ("COPY --from=0 /x /", 3, "invalid from flag value 0"),
+        ("COPY --from=0 /x /", 3, "circular dependency detected on stage: 0"),
         ("COPY Dockerfile /etc/passwd/", 4, "cannot create the directory /etc/passwd"),
         ("RUNN echo", 3, "unknown instruction: RUNN"),
         ("ENV", 3, "ENV requires"),
