@@ -18,6 +18,15 @@ def running(marker: str) -> list[str]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended: in a container nobody may wait for it."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return bool(file.read())
+    except OSError:
+        return False
+
+
 def soon(condition: Callable[[], bool]) -> bool:
     """Whether something comes true within a minute: on a busy machine everything takes its time."""
     deadline = time.monotonic() + 60

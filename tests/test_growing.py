@@ -15,7 +15,7 @@ import pytest
 import users
 from grants import LISTENER, NAMESPACES, demand
 from images import Project
-from processes import soon
+from processes import runs, soon
 from registries import Asked, FakeRegistry, MadeImage, Reply
 from tars import tar_of
 from test_trees import leftovers, tree_of
@@ -268,7 +268,7 @@ def test_the_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     pid = int(done.stdout)
 
     assert done.returncode == -signal.SIGKILL
-    assert soon(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert soon(lambda: not runs(pid))
 
 
 def test_without_a_further_process_the_tree_is_made_here(
