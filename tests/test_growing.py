@@ -383,8 +383,7 @@ def unpackers_of(project: Project) -> list[int]:
 def test_a_build_stands_on_what_another_process_unpacked(
     project_of: Callable[[str], Project], base: Path, tmp_path: Path, user: str, *, killed: bool
 ) -> None:
-    if len(os.sched_getaffinity(0)) == 1:
-        pytest.skip("with a single processor there is no other process")
+    others = 1 if len(os.sched_getaffinity(0)) > 1 else 0
     demand(NAMESPACES)
     if user == users.SINGLE:
         demand(LISTENER)
@@ -392,7 +391,7 @@ def test_a_build_stands_on_what_another_process_unpacked(
     unpackers: list[int] = []
 
     def meanwhile() -> None:
-        soon(lambda: bool(unpackers_of(project)))
+        soon(lambda: len(unpackers_of(project)) == others)
         unpackers.extend(unpackers_of(project))
         for pid in unpackers if killed else ():
             os.kill(pid, signal.SIGKILL)
@@ -412,6 +411,6 @@ def test_a_build_stands_on_what_another_process_unpacked(
     ]
     assert f"large regular file 33 44 640 {len(LARGE)}" in seen
     assert files["sum"].decode().split()[0] == hashlib.sha256(LARGE).hexdigest()
-    assert len(unpackers) == 1
+    assert len(unpackers) == others
     assert unpackers_of(project) == []
     assert os.listdir(project.root / "tmp") == []
