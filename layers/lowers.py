@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import BinaryIO, NamedTuple
 
 from layers import inode
@@ -60,8 +61,13 @@ def seen(trees: Sequence[str]) -> tuple[str, ...]:
     A layer whose root is opaque hides all below it, which overlayfs does not do for the root of a lower layer
     (`ovl_get_root` in the kernel's fs/overlayfs/super.c).
     """
-    first = max((place for place, tree in enumerate(trees) if inode.is_opaque(tree)), default=0)
+    first = max((place for place, tree in enumerate(trees) if _is_opaque(tree)), default=0)
     return tuple(trees[first:])
+
+
+@cache  # each step asks of all trees below it, and none ever changes
+def _is_opaque(tree: str) -> bool:
+    return inode.is_opaque(tree)
 
 
 def _look(root: InRoot, path: str) -> tuple[Found | None, bool]:

@@ -14,6 +14,8 @@ from grants import NAMESPACES, USER_NAMESPACES, demand
 from hypothesis import HealthCheck, settings
 from images import Project, make_base
 
+from cache.store import Store
+
 # How long something takes decides no test: the machine may be busy.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
@@ -40,6 +42,14 @@ def project_of(base: Path) -> Iterator[Callable[[str], Project]]:
             return project
 
         yield make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new store."""
+    store = Store(str(tmp_path / "state"))
+    yield store
+    store.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,13 +57,6 @@ CHANGES = [
     whiteout("srv/some/gone"),
     whiteout("srv/some/.wh..opq"),
 ]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(str(tmp_path / "state"))
-    yield store
-    store.close()
 
 
 @pytest.fixture

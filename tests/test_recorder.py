@@ -28,6 +28,7 @@ MACHINE = os.uname().machine
 NATIVE = PROCESSORS[MACHINE]
 NUMBERS = {name: number for number, name in abi.ABIS[MACHINE][0].calls().items()}
 NUMBERS_32 = {name: number for number, name in abi.I386.calls().items()}
+RUNS_I386 = pytest.mark.skipif(MACHINE != "x86_64", reason="other processors run no programs of i386")
 
 
 # --- who a process is
@@ -299,7 +300,7 @@ def test_numbers_that_make_no_sense_are_refused(inside: Inside) -> None:
         pytest.param(NATIVE, NUMBERS, "mmap", "Q", id="native"),
         pytest.param(
             *(I386, NUMBERS_32, "mmap2", "I"),
-            marks=pytest.mark.skipif(MACHINE != "x86_64", reason="other processors run no programs of i386"),
+            marks=RUNS_I386,
             id="32 bits",
         ),
     ],
@@ -351,7 +352,7 @@ def test_notes_can_be_neither_seen_nor_written(inside: Inside, user: str) -> Non
 
 
 @pytest.mark.kernel
-@pytest.mark.skipif(MACHINE != "x86_64", reason="other processors run no programs of i386")
+@RUNS_I386
 def test_programs_with_32_bits_are_answered_too(inside: Inside) -> None:
     def body(box: Box) -> list[int]:
         def status(*calls: Call) -> int:

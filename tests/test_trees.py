@@ -3,7 +3,6 @@
 import os
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from layers.layer import Layer, write_layer
 from layers.unpack import unpack
 
 DIFF_ID = Digest.of(b"diff")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(str(tmp_path / "state"))
-    yield store
-    store.close()
 
 
 def write(store: Store, **files: bytes) -> Layer:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import get_args
+from typing import cast, get_args
 
 from builder.arguments import MULTI_PLATFORM
 from builder.build import Clocks, build
@@ -58,13 +58,10 @@ def _mode(given: argparse.Namespace, environment: Mapping[str, str]) -> Mode:
     """How progress is shown: as the options say, else as BUILDKIT_PROGRESS does."""
     if given.quiet:
         return "quiet"
-    mode: Mode = given.progress
-    named = environment.get("BUILDKIT_PROGRESS", "") if mode == "auto" else ""
-    for known in get_args(Mode):
-        mode = known if known == named else mode
-    if named and mode != named:
+    named = environment.get("BUILDKIT_PROGRESS", "") if given.progress == "auto" else ""
+    if named and named not in get_args(Mode):
         raise UsageError(f"BUILDKIT_PROGRESS is {named!r}", hint=f"there are {', '.join(get_args(Mode))}")
-    return mode
+    return cast(Mode, named or given.progress)
 
 
 def _keep(receipt: Receipt, out: str, events: Sequence[Event], mode: Mode, root: str, world: World) -> None:

@@ -79,6 +79,7 @@ def _execute(command: str, arguments: Sequence[str], world: World) -> int:
     """Run one command, and tell what ends it."""
     try:
         # Only the one command is imported: what people run most, a build with nothing to do, should start at once.
+        # And not by import_module, for which importlib would have to be imported.
         __import__(module := f"builder.cli.{command}")
         status: int = sys.modules[module].main(arguments, world)
         world.out.flush()
